@@ -1,0 +1,53 @@
+"""Bits on the wire: packets and the `.lnt` file, as docs/bitstream.md specifies them. Needs numpy only."""
+
+from linnet.bits.container import Reader, Writer, read_header, thin
+from linnet.bits.errors import (
+    CodesError,
+    CorruptFileError,
+    LayoutError,
+    LinnetError,
+    PacketError,
+    SeekError,
+    VersionError,
+    WriteError,
+    WrongModelError,
+)
+from linnet.bits.format import BLOCK_FRAMES, Header
+from linnet.bits.packet import (
+    MISSING,
+    Codes,
+    Layout,
+    keep_layers,
+    pack,
+    pack_packets,
+    thin_packet,
+    unpack,
+    unpack_packets,
+)
+
+__all__ = [
+    "BLOCK_FRAMES",
+    "MISSING",
+    "Codes",
+    "CodesError",
+    "CorruptFileError",
+    "Header",
+    "Layout",
+    "LayoutError",
+    "LinnetError",
+    "PacketError",
+    "Reader",
+    "SeekError",
+    "VersionError",
+    "WriteError",
+    "Writer",
+    "WrongModelError",
+    "keep_layers",
+    "pack",
+    "pack_packets",
+    "read_header",
+    "thin",
+    "thin_packet",
+    "unpack",
+    "unpack_packets",
+]

@@ -1,0 +1,67 @@
+"""The two sources of speech, as frames: a harmonic one of given pitch and a noise one.
+
+Both are exact functions of integers (a phase accumulator of 32 fractional bits, a sample counter), so that a stream of
+single frames and one call over an hour give the same samples on every machine.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_CYCLE = 1 << 32
+_PRIME = (1 << 31) - 1
+
+
+def phase_increments(frequencies_hz: Tensor, sample_rate: int) -> Tensor:
+    """Cycles a sample of each frequency, int64 in units of 2^-32 cycle."""
+    return torch.round(frequencies_hz.double() / sample_rate * _CYCLE).long()
+
+
+def centre_phases(increments: Tensor, voiced: Tensor, hop: int, phase: Tensor, previous: Tensor) -> tuple[Tensor, ...]:
+    """The phase at the middle of every frame's window, the pitch gliding linearly from middle to middle.
+
+    Shape: increments int64 `[batch, frames]`, voiced bool `[batch, frames]`, phase and previous int64 `[batch, 1]` (the last
+    frame's phase, and its increment or 0 where it was unvoiced) -> phases `[batch, frames]`, phase, previous. A glide needs
+    a voiced frame on both sides: at an onset the new pitch stands for the whole hop.
+    """
+    current = torch.where(voiced, increments, 0)
+    before = torch.cat([previous, current], 1)[:, : current.shape[1]]
+    advance = (hop // 2) * (torch.where(before > 0, before, increments) + increments)
+    phases = (phase + torch.cumsum(advance, 1)) % _CYCLE
+    return phases, phases[:, phases.shape[1] - 1 :], current[:, current.shape[1] - 1 :]
+
+
+def harmonic_frames(phases: Tensor, increments: Tensor, voiced: Tensor, window: int) -> Tensor:
+    """All harmonics of the pitch up to half the sample rate, of equal amplitude and unit power together.
+
+    Shape: int64, int64, bool `[batch, frames]` -> float32 `[batch, frames, window]`, 0 where unvoiced. In closed form, the
+    Dirichlet kernel: sum_{k=1..K} cos(k p) = (sin((K + 1/2) p) / sin(p / 2) - 1) / 2, scaled by sqrt(2 / K).
+    """
+    steps = torch.arange(window, device=phases.device) - window // 2
+    phase = (phases.unsqueeze(-1) + increments.unsqueeze(-1) * steps) % _CYCLE
+    # Not quite to half the rate: the topmost harmonic must stay below it.
+    n_harmonics = (_CYCLE // 2) // increments.clamp(min=1).unsqueeze(-1) - 1
+    half = phase.float() * (torch.pi / _CYCLE)
+    # The argument is reduced as an integer, where a float of 130 cycles would have lost its low bits.
+    numerator = torch.sin(((2 * n_harmonics + 1) * phase % (2 * _CYCLE)).float() * (torch.pi / _CYCLE))
+    denominator = torch.sin(half)
+    count = n_harmonics.float()
+    at_pulse = denominator.abs() < 1e-4
+    ratio = torch.where(at_pulse, 2 * count + 1, numerator / torch.where(at_pulse, 1.0, denominator))
+    kernel = (ratio - 1) / 2 * torch.sqrt(2 / count)
+    return kernel * voiced.unsqueeze(-1)
+
+
+def noise_frames(counter: Tensor, n_frames: int, window: int, hop: int) -> Tensor:
+    """White noise of unit power, a hash of the sample's number, cut into the overlapping windows of the frames.
+
+    Shape: counter int64 `[batch, 1]`, the number of the first frame -> float32 `[batch, n_frames, window]`.
+    """
+    starts = (counter + torch.arange(n_frames, device=counter.device)) * hop
+    number = starts.unsqueeze(-1) + torch.arange(window, device=counter.device)
+    # Permutation-like polynomials modulo a Mersenne prime: every product stays below 2^62.
+    mixed = (number % _PRIME * 48271 + 12345) % _PRIME
+    for multiplier in (69621, 39373, 48271):
+        mixed = (mixed * mixed % _PRIME * multiplier + number) % _PRIME
+    return (mixed.float() / _PRIME - 0.5) * 12.0**0.5

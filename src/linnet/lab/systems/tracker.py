@@ -1,0 +1,53 @@
+"""A causal pitch tracker: a small recurrent classifier over autocorrelations, trained on labels that may look ahead.
+
+It answers for the middle of the synthesis window, so the half window after it is look-ahead that the codec's latency has
+paid for already. Classification over pitch steps follows CREPE (Kim et al., arXiv 1802.06182); autocorrelations of two
+lengths in place of the waveform make it small: 15 MFLOPS.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from linnet.lab.dsp.pitch import PitchScale
+from linnet.lab.dsp.stft import Stft
+
+
+class PitchTracker(nn.Module):
+    """Samples `[batch, frames * hop]` to logits `[batch, frames, 1 + n_steps]`; class 0 is unvoiced."""
+
+    def __init__(self, sample_rate: int, hop: int, scale: PitchScale, channels: int = 96):
+        super().__init__()
+        self.long, self.short = Stft(1024, hop), Stft(512, hop)
+        self.lags = (int(sample_rate / scale.frequencies()[-1]), int(sample_rate / scale.lowest_hz) + 2)
+        n_features = 2 * (self.lags[1] - self.lags[0]) + 2
+        self.input = nn.Linear(n_features, channels)
+        self.gru = nn.GRU(channels, channels, batch_first=True)
+        self.output = nn.Linear(2 * channels, scale.n_steps + 1)
+
+    def initial_state(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+        hidden = self.input.weight.new_zeros(batch, self.gru.hidden_size)
+        return self.long.initial_state(batch), self.short.initial_state(batch), hidden
+
+    def forward(self, samples: Tensor, state: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, tuple]:
+        long, short, hidden = state
+        long_features, long = self._autocorrelation(self.long, samples, long)
+        short_features, short = self._autocorrelation(self.short, samples, short)
+        x = torch.relu(self.input(torch.cat([long_features, short_features], -1)))
+        y, last = self.gru(x, hidden.unsqueeze(0).to(x.dtype))
+        return self.output(torch.cat([x, y], -1)).float(), (long, short, last.squeeze(0))
+
+    def steps(self, logits: Tensor) -> Tensor:
+        """The likeliest pitch step of each frame, -1 where unvoiced: voiced when all pitches together outweigh silence."""
+        probability = torch.softmax(logits, -1)
+        return torch.where(probability[..., 0] > 0.5, -1, probability[..., 1:].argmax(-1))
+
+    def _autocorrelation(self, stft: Stft, samples: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        spectrum, past = stft(samples, past)
+        # The square root of the power flattens formants, which would otherwise pass for periods.
+        magnitude = torch.sqrt(spectrum.real**2 + spectrum.imag**2 + 1e-9)
+        correlation = torch.fft.irfft(torch.complex(magnitude, torch.zeros_like(magnitude)), n=stft.n_fft)
+        energy = correlation[..., :1]
+        features = correlation[..., self.lags[0] : self.lags[1]] / energy
+        return torch.cat([features * 4, torch.log(energy) * 0.25 + 1], -1), past

@@ -1,0 +1,94 @@
+"""Checkpoints: one safetensors file that holds the weights, their running average, the optimiser and the whole recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from linnet.lab.train.recipe import Recipe, build
+
+_FORMAT = "linnet-checkpoint-1"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: `stage` (an index), `step` within it, audio-seconds seen and wall-clock hours spent in all."""
+
+    stage: int = 0
+    step: int = 0
+    audio_seconds: float = 0.0
+    hours: float = 0.0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`weights` and `average` by parameter name; `optimiser` is empty where a stage has just ended."""
+
+    recipe: Recipe
+    progress: Progress
+    weights: dict[str, Tensor]
+    average: dict[str, Tensor]
+    optimiser: dict[str, Tensor]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write beside and rename, so that a killed run never leaves half a checkpoint."""
+    tensors = {
+        f"{group}/{name}": tensor.detach().contiguous()
+        for group in ("weights", "average", "optimiser")
+        for name, tensor in getattr(checkpoint, group).items()
+    }
+    metadata = {
+        "format": _FORMAT,
+        "recipe": json.dumps(dataclasses.asdict(checkpoint.recipe)),
+        "progress": json.dumps(dataclasses.asdict(checkpoint.progress)),
+    }
+    partial = path.with_suffix(".partial")
+    save_file({name: tensor.clone() for name, tensor in tensors.items()}, partial, metadata)
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """ValueError says what is wrong with a file that is not a checkpoint of this format."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path} is not a checkpoint: {error}") from error
+    if metadata.get("format") != _FORMAT:
+        raise ValueError(f"{path} is not a checkpoint of this version (format {metadata.get('format')!r})")
+    groups: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "optimiser": {}}
+    for name, tensor in tensors.items():
+        group, _, rest = name.partition("/")
+        groups[group][rest] = tensor
+    recipe = build(Recipe, json.loads(metadata["recipe"]), str(path))
+    return Checkpoint(recipe, Progress(**json.loads(metadata["progress"])), **groups)
+
+
+def optimiser_tensors(optimiser: torch.optim.AdamW, names: list[str]) -> dict[str, Tensor]:
+    """The state of an optimiser by parameter name."""
+    state = optimiser.state_dict()["state"]
+    return {f"{names[index]}/{key}": value for index, entry in state.items() for key, value in entry.items()}
+
+
+def restore_optimiser(optimiser: torch.optim.AdamW, names: list[str], tensors: dict[str, Tensor]) -> None:
+    """The inverse of `optimiser_tensors`."""
+    whole = optimiser.state_dict()
+    for index, name in enumerate(names):
+        entry = {
+            key: tensors[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{key}" in tensors
+        }
+        if entry:
+            whole["state"][index] = entry
+    optimiser.load_state_dict(whole)

@@ -1,0 +1,258 @@
+"""The training loop: stages, several processes, checkpoints on a time budget, exact resume.
+
+What a step sees depends on the recipe's seed, the stage, the step and the process alone, so a resumed run goes on as if it
+had never stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from linnet.lab.data.corpus import Packed
+from linnet.lab.data.crops import CropSampler
+from linnet.lab.losses.reconstruction import MultiScaleMelLoss
+from linnet.lab.systems.codec import Codec
+from linnet.lab.train.checkpoint import (
+    Checkpoint,
+    Progress,
+    load_checkpoint,
+    optimiser_tensors,
+    restore_optimiser,
+    save_checkpoint,
+)
+from linnet.lab.train.recipe import Recipe, Stage
+
+_REVIVE_EVERY = 50
+_FIT_BATCHES = 24
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run trains on: packed speech and, if there is any, noise."""
+
+    speech: Packed
+    noise: Packed | None
+
+
+class Trainer:
+    """One run of a recipe in a folder; every process of a torchrun makes one."""
+
+    def __init__(self, recipe: Recipe, data: Data, folder: Path, *, resume: Path | None = None):
+        self.recipe, self.data, self.folder = recipe, data, folder
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self.world = dist.get_world_size() if dist.is_initialized() else 1
+        torch.manual_seed(recipe.seed)
+        self.codec = Codec(recipe.system)
+        self.mel = MultiScaleMelLoss(recipe.system.sample_rate)
+        self.progress = Progress()
+        self.average = {name: tensor.detach().clone() for name, tensor in self.codec.state_dict().items()}
+        self._optimiser_tensors: dict[str, Tensor] = {}
+        if resume is not None:
+            self._restore(load_checkpoint(resume))
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        # A recipe may be lengthened or re-weighted between sessions, but not the networks under their weights.
+        if checkpoint.recipe.system != self.recipe.system:
+            raise ValueError("the checkpoint's system differs from the recipe's; start a new run")
+        self.codec.load_state_dict(checkpoint.weights)
+        self.average = checkpoint.average
+        self.progress = checkpoint.progress
+        self._optimiser_tensors = checkpoint.optimiser
+
+    def run(self, hours: float, checkpoint_minutes: float = 5.0) -> Iterator[dict[str, float]]:
+        """Train until the recipe ends or `hours` are over; yields the metrics of every step.
+
+        Checkpoints are written every few minutes, at the end of each stage and at the end of the budget.
+        """
+        start = saved = time.monotonic()
+        hours_before = self.progress.hours
+        while self.progress.stage < len(self.recipe.stages):
+            stage = self.recipe.stages[self.progress.stage]
+            for metrics in self._stage(stage):
+                now = time.monotonic()
+                self.progress = dataclasses.replace(self.progress, hours=hours_before + (now - start) / 3600)
+                yield metrics
+                over = self._agree(now - start > hours * 3600)
+                if over or self._agree(now - saved > checkpoint_minutes * 60):
+                    self.save()
+                    saved = now
+                if over:
+                    return
+            self._optimiser_tensors = {}
+            self.optimiser = None
+            self.progress = dataclasses.replace(self.progress, stage=self.progress.stage + 1, step=0)
+            self.save(f"stage{self.progress.stage}-{stage.name}")
+
+    def save(self, name: str = "last") -> None:
+        """Write `name.safetensors` and, under another name, `last.safetensors` too."""
+        if self.rank == 0:
+            tensors = dict(self._optimiser_tensors)
+            if self.optimiser is not None:
+                tensors = optimiser_tensors(self.optimiser, self.names)
+            checkpoint = Checkpoint(self.recipe, self.progress, self.codec.state_dict(), self.average, tensors)
+            for stem in {name, "last"}:
+                save_checkpoint(self.folder / f"{stem}.safetensors", checkpoint)
+
+    optimiser: torch.optim.AdamW | None = None
+    names: list[str]
+
+    def _stage(self, stage: Stage) -> Iterator[dict[str, float]]:
+        recipe, system = self.recipe, self.recipe.system
+        sampler = CropSampler(
+            self.data.speech, self.data.noise, stage.crops, system.hop, system.hop - system.window // 2,
+            recipe.seed * 1000 + self.progress.stage,
+        )  # fmt: skip
+        parameters = self._learning(stage)
+        self.names = list(parameters)
+        self.optimiser = torch.optim.AdamW(
+            parameters.values(), stage.learning_rate, (0.8, 0.99), weight_decay=recipe.weight_decay
+        )
+        restore_optimiser(self.optimiser, self.names, self._optimiser_tensors)
+        if "latent" in stage.losses and not self.codec.quantizer.fitted:
+            self._fit_codebooks(sampler, stage)
+        while self.progress.step < stage.steps:
+            began = time.monotonic()
+            for group in self.optimiser.param_groups:
+                group["lr"] = _learning_rate(stage, self.progress.step)
+            losses = self._step(stage, sampler, list(parameters.values()))
+            seconds = stage.batch * stage.crops.frames * system.hop / system.sample_rate * self.world
+            self.progress = dataclasses.replace(
+                self.progress, step=self.progress.step + 1, audio_seconds=self.progress.audio_seconds + seconds
+            )
+            yield {**losses, "audio_seconds_per_second": seconds / (time.monotonic() - began)}
+
+    def _learning(self, stage: Stage) -> dict[str, torch.nn.Parameter]:
+        for part in self.codec.children():
+            part.eval().requires_grad_(False)
+        chosen = {}
+        for part in stage.trains:
+            getattr(self.codec, part).train().requires_grad_(True)
+            chosen.update({f"{part}.{name}": value for name, value in getattr(self.codec, part).named_parameters()})
+        return chosen
+
+    def _draw(self, sampler: CropSampler, stage: Stage, step: int) -> tuple[Tensor, Tensor]:
+        batch = sampler.batch(stage.batch, step, self.rank)
+        return torch.from_numpy(batch.samples), torch.from_numpy(self.recipe.system.pitch.quantize(batch.pitch_hz))
+
+    def _step(self, stage: Stage, sampler: CropSampler, parameters: list[torch.nn.Parameter]) -> dict[str, float]:
+        assert self.optimiser is not None
+        samples, pitch_steps = self._draw(sampler, stage, self.progress.step)
+        generator = torch.Generator().manual_seed(hash((sampler.seed, self.progress.step, self.rank)) % (1 << 62))
+        losses, latents = self._losses(stage, samples, pitch_steps, generator)
+        total = torch.stack(
+            [stage.losses[name] * value for name, value in losses.items() if name in stage.losses]
+        ).sum()
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        self._sum_over_processes([p.grad for p in parameters if p.grad is not None], mean=True)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.gradient_clip)
+        self.optimiser.step()
+        if "quantizer" in stage.trains:
+            self._update_codebooks(latents, generator)
+        with torch.no_grad():
+            for name, tensor in self.codec.state_dict().items():
+                if tensor.is_floating_point() and name.split(".")[0] in stage.trains:
+                    self.average[name].lerp_(tensor, max(self.recipe.averaging, 1 / (self.progress.step + 1)))
+                else:
+                    self.average[name].copy_(tensor)
+        return {**{name: value.item() for name, value in losses.items()}, "gradient": norm.item()}
+
+    def _losses(
+        self, stage: Stage, samples: Tensor, pitch_steps: Tensor, generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:
+        """The stage's losses by name, and latent and pitch where the quantizer learns."""
+        codec, losses, seen = self.codec, {}, None
+        with torch.autocast("cpu", torch.bfloat16):
+            if "pitch" in stage.losses:
+                logits, _ = codec.tracker(samples, codec.tracker.initial_state(len(samples)))
+                losses["pitch"] = torch.nn.functional.cross_entropy(logits.flatten(0, 1), pitch_steps.flatten() + 1)
+            if stage.bottleneck == "noise":
+                losses["mel"] = self._mel_loss(codec.through_noise(samples, pitch_steps, generator), samples)
+            elif stage.bottleneck == "quantized":
+                latent = codec.encode(samples, pitch_steps)
+                layers = codec.draw_layers(len(samples), generator)
+                with torch.autocast("cpu", enabled=False):
+                    quantized = codec.quantizer(latent.float(), pitch_steps, layers)
+                seen = (latent.detach().float(), pitch_steps)
+                losses["latent"] = quantized.loss
+                for number, error in enumerate(quantized.error):
+                    losses[f"error_{number}"] = error.detach()
+                if "mel" in stage.losses:
+                    quality = layers.expand_as(pitch_steps)
+                    losses["mel"] = self._mel_loss(
+                        codec.decode(quantized.latent, quantized.pitch_steps, quality), samples
+                    )
+        return losses, seen
+
+    def _mel_loss(self, output: Tensor, samples: Tensor) -> Tensor:
+        delay = self.codec.delay
+        with torch.autocast("cpu", enabled=False):
+            return self.mel(output.float()[:, delay:], samples[:, : samples.shape[1] - delay])
+
+    @torch.no_grad()
+    def _fit_codebooks(self, sampler: CropSampler, stage: Stage) -> None:
+        # Rank 0's draws on every process: the fit is then the same everywhere without talking.
+        drawn = [sampler.batch(stage.batch, 1 << 40 | number, 0) for number in range(_FIT_BATCHES)]
+        samples = torch.cat([torch.from_numpy(batch.samples) for batch in drawn])
+        pitch = torch.cat([torch.from_numpy(self.recipe.system.pitch.quantize(batch.pitch_hz)) for batch in drawn])
+        latent = torch.cat([self.codec.encode(x, p) for x, p in zip(samples.split(64), pitch.split(64), strict=True)])
+        self.codec.quantizer.fit(latent, pitch, torch.Generator().manual_seed(self.recipe.seed))
+
+    @torch.no_grad()
+    def _update_codebooks(self, seen: tuple[Tensor, Tensor] | None, generator: torch.Generator) -> None:
+        books = self.codec.quantizer.codebooks()
+        self._sum_over_processes([t for book in books for t in (book.batch_sums, book.batch_usage)], mean=False)
+        for book in books:
+            book.update()
+        if seen is not None and self.progress.step % _REVIVE_EVERY == 0:
+            self.codec.quantizer.revive(*seen, generator)
+            if self.world > 1:
+                for book in books:
+                    dist.broadcast(book.sums, 0)
+                    dist.broadcast(book.usage, 0)
+
+    def _sum_over_processes(self, tensors: list[Tensor], *, mean: bool) -> None:
+        if self.world == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        if mean:
+            flat /= self.world
+        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def _agree(self, decision: bool) -> bool:
+        """Process 0's clock decides for all."""
+        if self.world == 1:
+            return decision
+        vote = torch.tensor(float(decision))
+        dist.broadcast(vote, 0)
+        return bool(vote)
+
+
+def _learning_rate(stage: Stage, step: int) -> float:
+    """Linear warm-up, then a half cosine down to the final rate."""
+    if step < stage.warmup_steps:
+        return stage.learning_rate * (step + 1) / stage.warmup_steps
+    done = (step - stage.warmup_steps) / max(stage.steps - stage.warmup_steps, 1)
+    return (
+        stage.final_learning_rate
+        + (stage.learning_rate - stage.final_learning_rate) * (1 + math.cos(math.pi * done)) / 2
+    )
+
+
+def append_metrics(folder: Path, metrics: dict) -> None:
+    """One JSON line in `metrics.jsonl`."""
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(metrics) + os.linesep)

@@ -1,0 +1,99 @@
+"""A recipe: one TOML file that says what is trained, on what, in which stages. Every number of a run is in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from linnet.lab.data.crops import CropConfig
+from linnet.lab.systems.source_filter import SourceFilterConfig
+
+T = TypeVar("T")
+
+PARTS = ("encoder", "quantizer", "decoder", "tracker")
+BOTTLENECKS = ("noise", "quantized", "none")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of training: which parts learn, what stands between encoder and decoder, and what is minimised.
+
+    `trains` names parts, the others stay frozen. `bottleneck` is "noise" (Gaussian, at a random level), "quantized" (a random
+    number of layers) or "none". `losses` are weights by name: mel (reconstruction), latent (quantization error, in units
+    of the latent's power), pitch (the tracker's cross-entropy).
+    """
+
+    name: str
+    steps: int
+    trains: tuple[str, ...]
+    losses: dict[str, float]
+    bottleneck: str = "none"
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 5e-5
+    warmup_steps: int = 200
+    batch: int = 16
+    crops: CropConfig = field(default_factory=CropConfig)
+
+    def __post_init__(self) -> None:
+        unknown = set(self.trains) - set(PARTS)
+        if unknown:
+            raise ValueError(f"stage {self.name!r} trains {', '.join(sorted(unknown))}; parts are {', '.join(PARTS)}")
+        if self.bottleneck not in BOTTLENECKS:
+            raise ValueError(
+                f"stage {self.name!r}: bottleneck {self.bottleneck!r} is not one of {', '.join(BOTTLENECKS)}"
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The whole of a training run."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    system: SourceFilterConfig = field(default_factory=SourceFilterConfig)
+    seed: int = 0
+    weight_decay: float = 0.01
+    gradient_clip: float = 1.0
+    averaging: float = 0.003
+    validation_clips: int = 12
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe; ValueError names an unknown key and the nearest known one."""
+    try:
+        return build(Recipe, tomllib.loads(path.read_text(encoding="utf-8")), str(path))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not TOML: {error}") from error
+
+
+def build(kind: type[T], table: dict[str, Any], where: str) -> T:
+    """A frozen dataclass from a TOML table, checking every key; tables nest as the dataclasses do."""
+    hints = typing.get_type_hints(kind)
+    for key in table:
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, 1)
+            raise ValueError(f"{where}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    try:
+        return kind(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in table.items()})
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return build(typing.cast(type, hint), value, where)
+    if typing.get_origin(hint) is tuple and isinstance(value, list):
+        inner = typing.get_args(hint)[0]
+        return tuple(_convert(inner, item, f"{where}[{index}]") for index, item in enumerate(value))
+    if hint is float and isinstance(value, int):
+        return float(value)
+    plain = typing.get_origin(hint) or hint
+    if not isinstance(plain, types.UnionType) and isinstance(plain, type) and not isinstance(value, plain):
+        raise ValueError(f"{where}: expected {plain.__name__}, got {value!r}")
+    return value
