@@ -98,9 +98,7 @@ def test_toy_latency_is_measured_as_its_card_says(toy):
 
 
 def test_card_that_promises_too_little_is_judged_by_what_was_measured():
-    toy = budgets.assess(
-        toy_encoder(), toy_decoder(), name="toy", sample_rate=RATE, hop=HOP, latency_ms=4.0, n_codes=HOP
-    )
+    toy = budgets.assess(toy_encoder(), toy_decoder(), name="toy", sample_rate=RATE, hop=HOP, latency_ms=4.0, n_codes=HOP)
     assert toy.judged_ms == pytest.approx(LATENCY_MS)
 
 

@@ -235,9 +235,7 @@ def test_if_costs_its_dearer_branch_even_when_the_other_is_taken():
 
 
 def test_scan_inside_scan_sees_values_of_both_graphs_around_it():
-    inner = body_of(
-        [helper.make_node("MatMul", ["t", "w"], ["u"]), helper.make_node("Add", ["u", "row"], ["v"])], ["t"], ["v"]
-    )
+    inner = body_of([helper.make_node("MatMul", ["t", "w"], ["u"]), helper.make_node("Add", ["u", "row"], ["v"])], ["t"], ["v"])
     outer = body_of(
         [helper.make_node("Scan", ["row"], ["z"], body=inner, num_scan_inputs=1, scan_input_axes=[0])], ["row"], ["z"]
     )

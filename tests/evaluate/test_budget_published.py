@@ -56,9 +56,7 @@ def test_lrac_baselines_compute(track, encoder, decoder, search):
     assert mflops(cost_of(published.ResidualSearch(shape), latent)[0], frame_rate) == pytest.approx(search)
 
 
-@pytest.mark.parametrize(
-    ("track", "encoder_ms", "decoder_ms", "total_ms"), [("track 1", 10, 10, 30), ("track 2", 20, 20, 50)]
-)
+@pytest.mark.parametrize(("track", "encoder_ms", "decoder_ms", "total_ms"), [("track 1", 10, 10, 30), ("track 2", 20, 20, 50)])
 def test_lrac_baselines_latency_by_arithmetic(track, encoder_ms, decoder_ms, total_ms):
     """10 ms of buffering, and as much again on each side for the layers that look ahead (twice as much in Track 2)."""
     shape = TRACKS[track]

@@ -263,9 +263,7 @@ class Reader:
         if self._on_damage == "conceal":
             return np.full((frames, self.layout.n_codes), MISSING, np.int64)
         first = index * BLOCK_FRAMES
-        raise CorruptFileError(
-            f"frames {first} to {first + frames - 1} are damaged: fetch the file again, or conceal them"
-        )
+        raise CorruptFileError(f"frames {first} to {first + frames - 1} are damaged: fetch the file again, or conceal them")
 
     def _no_codes(self) -> Codes:
         return np.empty((0, self.layout.n_codes), np.int64)

@@ -53,9 +53,7 @@ class Layout:
         object.__setattr__(self, "sizes", tuple(self.sizes))
         object.__setattr__(self, "layers", tuple(self.layers))
         if not self.sizes or len(self.sizes) != len(self.layers):
-            raise LayoutError(
-                f"{len(self.sizes)} column sizes and {len(self.layers)} layers: give one of each a column"
-            )
+            raise LayoutError(f"{len(self.sizes)} column sizes and {len(self.layers)} layers: give one of each a column")
         for size in self.sizes:
             if not 2 <= size <= 2**_WORD_BITS or size.bit_count() != 1:
                 raise LayoutError(f"a column of size {size}: sizes are powers of two from 2 to 2**{_WORD_BITS}")

@@ -132,9 +132,7 @@ class Budget:
         return "OPEN" if self.send.uncounted or self.receive.uncounted else "PASS"
 
 
-def assess(
-    encoder: bytes, decoder: bytes, *, name: str, sample_rate: int, hop: int, latency_ms: float, n_codes: int
-) -> Budget:
+def assess(encoder: bytes, decoder: bytes, *, name: str, sample_rate: int, hop: int, latency_ms: float, n_codes: int) -> Budget:
     """Count and measure a bundle's two serialized graphs.
 
     Args:

@@ -41,7 +41,8 @@ def harmonic_frames(phases: Tensor, increments: Tensor, voiced: Tensor, window: 
     steps = torch.arange(window, device=phases.device) - window // 2
     phase = (phases.unsqueeze(-1) + increments.unsqueeze(-1) * steps) % _CYCLE
     # Not quite to half the rate: the topmost harmonic must stay below it.
-    n_harmonics = (_CYCLE // 2) // increments.clamp(min=1).unsqueeze(-1) - 1
+    half_cycle = torch.full_like(increments, _CYCLE // 2)
+    n_harmonics = torch.div(half_cycle, increments.clamp(min=1), rounding_mode="floor").unsqueeze(-1) - 1
     half = phase.float() * (torch.pi / _CYCLE)
     # The argument is reduced as an integer, where a float of 130 cycles would have lost its low bits.
     numerator = torch.sin(((2 * n_harmonics + 1) * phase % (2 * _CYCLE)).float() * (torch.pi / _CYCLE))

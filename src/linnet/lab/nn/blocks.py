@@ -38,9 +38,7 @@ class CausalConv(nn.Module):
     Shape: `[batch, frames, channels]` -> `[batch, frames / stride, out_channels]`; frames is a multiple of the stride.
     """
 
-    def __init__(
-        self, channels: int, out_channels: int, kernel: int, *, dilation: int = 1, stride: int = 1, groups: int = 1
-    ):
+    def __init__(self, channels: int, out_channels: int, kernel: int, *, dilation: int = 1, stride: int = 1, groups: int = 1):
         super().__init__()
         if (kernel - 1) * dilation + 1 < stride:
             raise ValueError("a kernel shorter than its stride would skip samples")

@@ -20,9 +20,7 @@ class EmaCodebook(nn.Module):
     vectors of the current batch.
     """
 
-    def __init__(
-        self, size: int, dim: int, *, metric: str = "euclidean", decay: float = 0.99, revive_below: float = 0.02
-    ):
+    def __init__(self, size: int, dim: int, *, metric: str = "euclidean", decay: float = 0.99, revive_below: float = 0.02):
         super().__init__()
         if metric not in ("euclidean", "cosine"):
             raise ValueError(f"metric is {metric!r}; choose 'euclidean' or 'cosine'")
@@ -87,7 +85,9 @@ class EmaCodebook(nn.Module):
 
     @torch.no_grad()
     def fit(self, x: Tensor, iterations: int = 10, generator: torch.Generator | None = None) -> None:
-        """Start from k-means on `x` `[n, dim]`; with fewer rows than entries, some rows serve more than once."""
+        """Start from k-means on `x` `[n, dim]`; few rows serve more than once, and with none nothing changes."""
+        if len(x) == 0:
+            return
         x = F.normalize(x, dim=-1) if self.metric == "cosine" else x
         order = torch.randperm(len(x), generator=generator)
         centroids = x[order.repeat(-(-self.size // len(x)))[: self.size]].clone()
@@ -113,5 +113,5 @@ def nearest_entry(x: Tensor, entries: Tensor, metric: str, allowed: Tensor | Non
     if metric == "cosine":
         scores = x @ F.normalize(entries, dim=-1).T
     else:
-        scores = x @ entries.T - 0.5 * entries.square().sum(-1)
+        scores = F.linear(x, entries, -0.5 * entries.square().sum(-1))
     return (scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)).argmax(-1)

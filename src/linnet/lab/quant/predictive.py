@@ -20,15 +20,13 @@ from linnet.lab.quant.codebook import EmaCodebook
 
 @dataclass(frozen=True)
 class Quantized:
-    """`codes` int64 `[batch, frames, layers]`, the latent as asked for, the pitch as sent, and the training losses.
+    """`codes` int64 `[batch, frames, layers]` and the training losses.
 
     `error` holds mean squared errors in the latent's units: of the prediction, then after each layer, `[1 + layers]`.
-    `loss` is their weighted sum with the commitment.
+    `loss` is their sum with the commitment.
     """
 
     codes: Tensor
-    latent: Tensor
-    pitch_steps: Tensor
     error: Tensor
     loss: Tensor
 
@@ -36,9 +34,7 @@ class Quantized:
 class PredictiveQuantizer(nn.Module):
     """Latents `[batch, frames, dim]` and pitch to codes and back."""
 
-    def __init__(
-        self, dim: int, n_layers: int, pitch: PitchScale, *, size: int = 4096, code_dim: int = 16, memory: int = 128
-    ):
+    def __init__(self, dim: int, n_layers: int, pitch: PitchScale, *, size: int = 4096, code_dim: int = 16, memory: int = 128):
         super().__init__()
         self.index = BaseIndex(pitch.n_steps, size=size)
         self.base = EmaCodebook(self.index.n_entries, dim)
@@ -89,67 +85,126 @@ class PredictiveQuantizer(nn.Module):
         onset = onset_start + number * index.onset_entries + entry - index.first_entries[2]
         return torch.where(kind == UNVOICED, entry, torch.where(kind == VOICED, voiced, onset))
 
+    def initial_state(self, batch: int) -> tuple[Tensor, Tensor]:
+        """What both sides remember: the predictor's hidden `[batch, memory]`, and 1 + the last frame's pitch as sent."""
+        return self.predict.weight.new_zeros(batch, self.memory.hidden_size), self.kinds.new_zeros(batch)
+
     def remember(self, entries: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run the predictor over base codebook entries.
 
-        Entries int64 `[batch, frames]` and hidden `[batch, memory]` (after the last frame) -> the entries' vectors, the
-        prediction of each frame from those before it, both `[batch, frames, dim]`, and the new hidden.
+        Entries int64 `[batch, frames]` (-1: lost) and hidden `[batch, memory]` (after the last frame) -> the entries'
+        vectors, the prediction of each frame from those before it, both `[batch, frames, dim]`, and the new hidden.
         """
-        vectors = self.base(entries)
-        after, last = self.memory(vectors + self.kind(self.entry_kind[entries]), hidden.unsqueeze(0))
-        before = torch.cat([hidden.unsqueeze(1), after[:, :-1]], 1)
+        arrived = (entries >= 0).unsqueeze(-1)
+        known = entries.clamp(min=0)
+        vectors = self.base(known) * arrived
+        after, last = self.memory(vectors + self.kind(self.entry_kind[known]) * arrived, hidden.unsqueeze(0))
+        before = torch.cat([hidden.unsqueeze(1), after[:, : after.shape[1] - 1]], 1)
         return vectors, self.predict(before), last.squeeze(0)
 
+    def search_tables(self) -> tuple[Tensor, Tensor]:
+        """What the base search needs of its codebook: entries `[n, dim]`, and by class of frame what to add to the inner
+        product with each, `[3, n]`: minus half the entry's power, or minus a lot where the entry is another class's."""
+        entries = self.base.entries
+        other = self.entry_kind != torch.arange(3, device=entries.device).unsqueeze(1)
+        return entries, (-0.5 * entries.square().sum(-1)).masked_fill(other, -1e9)
+
+    def search_frame(
+        self, latent: Tensor, wanted: Tensor, state: tuple[Tensor, Tensor], tables: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """The base layer of one frame: latent `[batch, dim]`, pitch wanted `[batch]` -> index, base vector, state.
+
+        The base vector `[batch, dim]` is what every receiver of the base layer has: prediction and codebook entry.
+        """
+        hidden, previous = state
+        kind, number, sent = self.code_pitch(wanted, previous - 1)
+        predicted = self.predict(hidden)
+        entries, offsets = tables
+        entry = ((latent - predicted) @ entries.T + offsets[kind]).argmax(-1)
+        vector = entries[entry]
+        hidden = self.memory((vector + self.kind(kind)).unsqueeze(1), hidden.unsqueeze(0))[1].squeeze(0)
+        return self.base_index(kind, number, entry), predicted + vector, (hidden, sent + 1)
+
+    def search_rest(self, latent: Tensor, base: Tensor) -> Tensor:
+        """The codes of layers 2 and up: latent and base vectors `[batch, frames, dim]` -> `[batch, frames, layers - 1]`."""
+        columns, rest = [], latent - base
+        for inward, outward, book in zip(self.inward, self.outward, self.books, strict=True):
+            columns.append(book.nearest(inward(rest)))
+            rest = rest - outward(book(columns[-1]))
+        return torch.stack(columns, -1)
+
     @torch.no_grad()
-    def search_base(self, latent: Tensor, pitch_steps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The closed loop, frame by frame -> codes, entries, pitch as sent, int64 `[batch, frames]`."""
-        batch, frames = pitch_steps.shape
-        hidden = latent.new_zeros(1, batch, self.memory.hidden_size)
-        sent = torch.full_like(pitch_steps[:, 0], -1)
-        vectors = self.base.entries
-        halves = 0.5 * vectors.square().sum(-1)
-        rows = []
-        for t in range(frames):
-            kind, number, sent = self.code_pitch(pitch_steps[:, t], sent)
-            rest = latent[:, t] - self.predict(hidden[0])
-            scores = rest @ vectors.T - halves
-            entry = scores.masked_fill(self.entry_kind != kind.unsqueeze(1), -torch.inf).argmax(-1)
-            step = vectors[entry] + self.kind(kind)
-            hidden = self.memory(step.unsqueeze(1), hidden)[1]
-            rows.append(torch.stack([self.base_index(kind, number, entry), entry, sent], -1))
-        return tuple(torch.stack(rows, 1).unbind(-1))  # type: ignore[return-value]
+    def search_base(self, latent: Tensor, pitch_steps: Tensor) -> Tensor:
+        """The closed loop from silence, frame by frame -> base indices int64 `[batch, frames]`."""
+        state, tables = self.initial_state(len(latent)), self.search_tables()
+        indices = []
+        for t in range(latent.shape[1]):
+            index, _, state = self.search_frame(latent[:, t], pitch_steps[:, t], state, tables)
+            indices.append(index)
+        return torch.stack(indices, 1)
 
-    def forward(self, latent: Tensor, pitch_steps: Tensor, layers: Tensor) -> Quantized:
-        """Quantize; `layers` int64 `[batch, 1]` says how many layers the returned latent has.
+    def forward(self, latent: Tensor, pitch_steps: Tensor) -> Quantized:
+        """Quantize with all layers, for training: the losses reach predictor and projections, not the latent.
 
-        The returned latent passes gradients straight through to the input. In training the codebooks gather statistics.
+        In training mode the codebooks gather statistics for their next update.
         """
         target = latent.detach()
-        codes, entries, sent = self.search_base(target, pitch_steps)
-        vectors, predicted, _ = self.remember(entries, latent.new_zeros(len(latent), self.memory.hidden_size))
+        indices = self.search_base(target, pitch_steps)
+        entries = self.entries[indices]
+        vectors, predicted, _ = self.remember(entries, self.initial_state(len(latent))[0])
         if self.training:
             self.base.accumulate((target - predicted.detach()).flatten(0, 1), entries.flatten())
         total = predicted + vectors
         errors = [(target - predicted).square().mean(), (target - total).square().mean()]
         loss = errors[0]
-        columns, chosen = [codes], total.detach()
-        for number, (inward, outward, book) in enumerate(
-            zip(self.inward, self.outward, self.books, strict=True), start=2
-        ):
-            rest = target - total.detach()
-            small = inward(rest)
-            indices = book.nearest(small.detach())
-            looked_up = book(indices)
+        columns = [indices]
+        for inward, outward, book in zip(self.inward, self.outward, self.books, strict=True):
+            small = inward(target - total.detach())
+            columns.append(book.nearest(small.detach()))
+            looked_up = book(columns[-1])
             if self.training:
-                book.accumulate(small.detach().flatten(0, 1), indices.flatten())
-            straight = small + (looked_up - small).detach()
-            total = total.detach() + outward(straight)
+                book.accumulate(small.detach().flatten(0, 1), columns[-1].flatten())
+            # Straight through the search, so that the projection inward learns from what comes out.
+            total = total.detach() + outward(small + (looked_up - small).detach())
             errors.append((target - total).square().mean())
-            loss = loss + errors[-1] + 0.25 * (small - looked_up.detach()).square().mean()
-            columns.append(indices)
-            chosen = torch.where((layers >= number).unsqueeze(-1), total.detach(), chosen)
-        passed = latent + (chosen - target)
-        return Quantized(torch.stack(columns, -1), passed, sent, torch.stack(errors), loss)
+            loss = loss + errors[-1] + 0.25 * (small - looked_up).square().mean()
+        return Quantized(torch.stack(columns, -1), torch.stack(errors), loss)
+
+    def pitch_frame(self, index: Tensor, previous: Tensor) -> Tensor:
+        """The receiver's side of one frame's pitch: base index `[batch]` (-1: lost) and 1 + pitch before -> 1 + pitch.
+
+        A lost frame keeps the pitch; a step without a pitch to step from, which only a loss leaves, counts from the middle.
+        """
+        known = index.clamp(min=0)
+        kind, number = self.kinds[known], self.pitches[known]
+        start = torch.where(previous > 0, previous, self.index.n_steps // 3)
+        stepped = (start + number).clamp(1, self.index.n_steps)
+        pitch = torch.where(kind == UNVOICED, 0, torch.where(kind == VOICED, stepped, number + 1))
+        return torch.where(index < 0, previous, pitch)
+
+    def decode_pitch(self, indices: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+        """Base indices `[batch, frames]` and 1 + pitch before -> pitch steps `[batch, frames]`, -1 unvoiced, and the last."""
+        columns = []
+        for index in indices.unbind(1):
+            previous = self.pitch_frame(index, previous)
+            columns.append(previous)
+        return torch.stack(columns, 1) - 1, previous
+
+    def dequantize(self, codes: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes `[batch, frames, layers]` (-1: did not arrive) -> latent, layers that arrived `[batch, frames]`, hidden.
+
+        A layer counts only if all below it arrived.
+        """
+        entries = torch.where(codes[..., 0] >= 0, self.entries[codes[..., 0].clamp(min=0)], -1)
+        vectors, predicted, hidden = self.remember(entries, hidden)
+        latent = predicted + vectors
+        arrived = codes[..., 0] >= 0
+        count = arrived.long()
+        for column, (outward, book) in enumerate(zip(self.outward, self.books, strict=True), start=1):
+            arrived = arrived & (codes[..., column] >= 0)
+            count = count + arrived
+            latent = latent + outward(book(codes[..., column].clamp(min=0))) * arrived.unsqueeze(-1)
+        return latent, count, hidden
 
     @torch.no_grad()
     def fit(self, latent: Tensor, pitch_steps: Tensor, generator: torch.Generator) -> None:
@@ -163,9 +218,7 @@ class PredictiveQuantizer(nn.Module):
             span = slice(codes.first_entries[kind], codes.first_entries[kind] + size)
             self.base.sums[span], self.base.usage[span] = book.sums, book.usage
         allowed = self.entry_kind == kinds.unsqueeze(1)
-        entries = torch.cat(
-            [self.base.nearest(x, mask) for x, mask in zip(flat.split(4096), allowed.split(4096), strict=True)]
-        )
+        entries = torch.cat([self.base.nearest(x, mask) for x, mask in zip(flat.split(4096), allowed.split(4096), strict=True)])
         rest = flat - self.base(entries)
         for inward, outward, book in zip(self.inward, self.outward, self.books, strict=True):
             directions = torch.linalg.eigh(rest.T @ rest).eigenvectors[:, -book.dim :]
@@ -179,8 +232,8 @@ class PredictiveQuantizer(nn.Module):
     @torch.no_grad()
     def revive(self, latent: Tensor, pitch_steps: Tensor, generator: torch.Generator) -> None:
         """Replace hardly used entries by residuals of this batch; the base's within their own class of frame."""
-        _, entries, _ = self.search_base(latent, pitch_steps)
-        vectors, predicted, _ = self.remember(entries, latent.new_zeros(len(latent), self.memory.hidden_size))
+        entries = self.entries[self.search_base(latent, pitch_steps)]
+        vectors, predicted, _ = self.remember(entries, self.initial_state(len(latent))[0])
         rest = (latent - predicted).flatten(0, 1)
         kinds = self.entry_kind[entries].flatten()
         for kind in range(3):

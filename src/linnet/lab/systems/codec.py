@@ -33,6 +33,11 @@ class Codec(nn.Module):
         """Latent `[batch, frames, dim]` -> samples `[batch, frames * hop]`, from silence."""
         return self.decoder(latent, pitch_steps, quality, self.decoder.initial_state(len(latent)))[0]
 
+    @torch.no_grad()
+    def track(self, samples: Tensor) -> Tensor:
+        """The tracker's pitch steps of `[batch, frames * hop]` from silence: int64 `[batch, frames]`, -1 unvoiced."""
+        return self.tracker.steps(self.tracker(samples, self.tracker.initial_state(len(samples)))[0])
+
     def through_noise(self, samples: Tensor, pitch_steps: Tensor, generator: torch.Generator) -> Tensor:
         """The autoencoder with Gaussian noise on its latent, at the level of 1 to all layers, or none, clip by clip."""
         latent = self.encode(samples, pitch_steps)
@@ -42,8 +47,23 @@ class Codec(nn.Module):
         noisy = latent + power.sqrt() * torch.randn(latent.shape, generator=generator)
         return self.decode(noisy, pitch_steps, quality.expand_as(pitch_steps))
 
-    def draw_layers(self, batch: int, generator: torch.Generator) -> Tensor:
-        """A random number of layers for every clip, int64 `[batch, 1]`; 1 and all of them come up more often."""
-        n_layers = self.config.n_layers
+    def draw_arrivals(self, codes: Tensor, loss_probability: float, generator: torch.Generator) -> Tensor:
+        """Codes as a network might deliver them: a random number of layers for every clip, 1 and all of them more often,
+        and in one clip of three bursts of lost frames (Gilbert's two states, three frames long on average)."""
+        batch, frames, n_layers = codes.shape
         choices = torch.tensor([1, 1, *range(1, n_layers + 1), n_layers, n_layers])
-        return choices[torch.randint(len(choices), (batch, 1), generator=generator)]
+        layers = choices[torch.randint(len(choices), (batch, 1, 1), generator=generator)]
+        codes = torch.where(torch.arange(n_layers) < layers, codes, -1)
+        lost = torch.zeros(batch, dtype=torch.bool)
+        lossy = torch.rand(batch, generator=generator) < 1 / 3
+        rows = []
+        for draw in torch.rand(frames, batch, generator=generator):
+            lost = torch.where(lost, draw > 1 / 3, draw < loss_probability / 3) & lossy
+            rows.append(lost)
+        return torch.where(torch.stack(rows, 1).unsqueeze(-1), -1, codes)
+
+    def receive(self, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes with -1 where nothing arrived -> latent, pitch steps, number of layers, as the decoder takes them."""
+        hidden, previous = self.quantizer.initial_state(len(codes))
+        latent, quality, _ = self.quantizer.dequantize(codes, hidden)
+        return latent, self.quantizer.decode_pitch(codes[..., 0], previous)[0], quality

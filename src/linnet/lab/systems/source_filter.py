@@ -118,9 +118,13 @@ class Decoder(nn.Module):
         else:
             harmonic, noise, sources = self.excitation(pitch_steps, sources)
             log_harmonic, phase, log_noise = controls.chunk(3, -1)
-            gain = _gain(log_harmonic)
-            rotated = torch.complex(gain * torch.cos(phase), gain * torch.sin(phase))
-            spectrum = rotated * harmonic + _gain(log_noise) * noise
+            real, imaginary = torch.cos(phase), torch.sin(phase)
+            gain, noise_gain = _gain(log_harmonic), _gain(log_noise)
+            # Written out, because the exporter fixes the length of a product of real and complex tensors.
+            spectrum = torch.complex(
+                gain * (real * harmonic.real - imaginary * harmonic.imag) + noise_gain * noise.real,
+                gain * (real * harmonic.imag + imaginary * harmonic.real) + noise_gain * noise.imag,
+            )
         samples, tails = self.stft.inverse(spectrum, tails)
         return samples, (blocks, sources, tails)
 

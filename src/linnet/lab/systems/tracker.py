@@ -21,6 +21,11 @@ class PitchTracker(nn.Module):
         super().__init__()
         self.long, self.short = Stft(1024, hop), Stft(512, hop)
         self.lags = (int(sample_rate / scale.frequencies()[-1]), int(sample_rate / scale.lowest_hz) + 2)
+        # A product with the few columns wanted, cheaper in every runtime than an inverse transform cut afterwards.
+        for name, stft in (("long", self.long), ("short", self.short)):
+            cosines = torch.fft.irfft(torch.eye(stft.n_bins), n=stft.n_fft)
+            self.register_buffer(f"{name}_lags", cosines[:, self.lags[0] : self.lags[1]].clone(), persistent=False)
+            self.register_buffer(f"{name}_power", cosines[:, :1].clone(), persistent=False)
         n_features = 2 * (self.lags[1] - self.lags[0]) + 2
         self.input = nn.Linear(n_features, channels)
         self.gru = nn.GRU(channels, channels, batch_first=True)
@@ -32,8 +37,8 @@ class PitchTracker(nn.Module):
 
     def forward(self, samples: Tensor, state: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, tuple]:
         long, short, hidden = state
-        long_features, long = self._autocorrelation(self.long, samples, long)
-        short_features, short = self._autocorrelation(self.short, samples, short)
+        long_features, long = self._autocorrelation("long", samples, long)
+        short_features, short = self._autocorrelation("short", samples, short)
         x = torch.relu(self.input(torch.cat([long_features, short_features], -1)))
         y, last = self.gru(x, hidden.unsqueeze(0).to(x.dtype))
         return self.output(torch.cat([x, y], -1)).float(), (long, short, last.squeeze(0))
@@ -43,11 +48,10 @@ class PitchTracker(nn.Module):
         probability = torch.softmax(logits, -1)
         return torch.where(probability[..., 0] > 0.5, -1, probability[..., 1:].argmax(-1))
 
-    def _autocorrelation(self, stft: Stft, samples: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        spectrum, past = stft(samples, past)
+    def _autocorrelation(self, name: str, samples: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        spectrum, past = getattr(self, name)(samples, past)
         # The square root of the power flattens formants, which would otherwise pass for periods.
         magnitude = torch.sqrt(spectrum.real**2 + spectrum.imag**2 + 1e-9)
-        correlation = torch.fft.irfft(torch.complex(magnitude, torch.zeros_like(magnitude)), n=stft.n_fft)
-        energy = correlation[..., :1]
-        features = correlation[..., self.lags[0] : self.lags[1]] / energy
+        energy = magnitude @ getattr(self, f"{name}_power")
+        features = magnitude @ getattr(self, f"{name}_lags") / energy
         return torch.cat([features * 4, torch.log(energy) * 0.25 + 1], -1), past

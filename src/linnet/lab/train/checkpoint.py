@@ -86,9 +86,7 @@ def restore_optimiser(optimiser: torch.optim.AdamW, names: list[str], tensors: d
     """The inverse of `optimiser_tensors`."""
     whole = optimiser.state_dict()
     for index, name in enumerate(names):
-        entry = {
-            key: tensors[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{key}" in tensors
-        }
+        entry = {key: tensors[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{key}" in tensors}
         if entry:
             whole["state"][index] = entry
     optimiser.load_state_dict(whole)

@@ -141,18 +141,19 @@ class Trainer:
             chosen.update({f"{part}.{name}": value for name, value in getattr(self.codec, part).named_parameters()})
         return chosen
 
-    def _draw(self, sampler: CropSampler, stage: Stage, step: int) -> tuple[Tensor, Tensor]:
-        batch = sampler.batch(stage.batch, step, self.rank)
-        return torch.from_numpy(batch.samples), torch.from_numpy(self.recipe.system.pitch.quantize(batch.pitch_hz))
+    def _draw(self, sampler: CropSampler, stage: Stage, step: int, rank: int) -> tuple[Tensor, Tensor]:
+        batch = sampler.batch(stage.batch, step, rank)
+        samples = torch.from_numpy(batch.samples)
+        if stage.pitch == "labelled":
+            return samples, torch.from_numpy(self.recipe.system.pitch.quantize(batch.pitch_hz))
+        return samples, self.codec.track(samples)
 
     def _step(self, stage: Stage, sampler: CropSampler, parameters: list[torch.nn.Parameter]) -> dict[str, float]:
         assert self.optimiser is not None
-        samples, pitch_steps = self._draw(sampler, stage, self.progress.step)
+        samples, pitch_steps = self._draw(sampler, stage, self.progress.step, self.rank)
         generator = torch.Generator().manual_seed(hash((sampler.seed, self.progress.step, self.rank)) % (1 << 62))
         losses, latents = self._losses(stage, samples, pitch_steps, generator)
-        total = torch.stack(
-            [stage.losses[name] * value for name, value in losses.items() if name in stage.losses]
-        ).sum()
+        total = torch.stack([stage.losses[name] * value for name, value in losses.items() if name in stage.losses]).sum()
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         self._sum_over_processes([p.grad for p in parameters if p.grad is not None], mean=True)
@@ -181,18 +182,18 @@ class Trainer:
                 losses["mel"] = self._mel_loss(codec.through_noise(samples, pitch_steps, generator), samples)
             elif stage.bottleneck == "quantized":
                 latent = codec.encode(samples, pitch_steps)
-                layers = codec.draw_layers(len(samples), generator)
                 with torch.autocast("cpu", enabled=False):
-                    quantized = codec.quantizer(latent.float(), pitch_steps, layers)
-                seen = (latent.detach().float(), pitch_steps)
-                losses["latent"] = quantized.loss
-                for number, error in enumerate(quantized.error):
-                    losses[f"error_{number}"] = error.detach()
+                    quantized = codec.quantizer(latent.float(), pitch_steps)
+                    seen = (latent.detach().float(), pitch_steps)
+                    losses["latent"] = quantized.loss
+                    losses |= {f"error_{number}": error.detach() for number, error in enumerate(quantized.error)}
+                    if "mel" in stage.losses:
+                        codes = codec.draw_arrivals(quantized.codes, stage.frame_loss, generator)
+                        received, pitch_sent, quality = codec.receive(codes)
+                        # The encoder, where it learns, gets the decoder's gradient straight through the quantizer.
+                        passed = latent.float() + (received - latent.float()).detach()
                 if "mel" in stage.losses:
-                    quality = layers.expand_as(pitch_steps)
-                    losses["mel"] = self._mel_loss(
-                        codec.decode(quantized.latent, quantized.pitch_steps, quality), samples
-                    )
+                    losses["mel"] = self._mel_loss(codec.decode(passed, pitch_sent, quality), samples)
         return losses, seen
 
     def _mel_loss(self, output: Tensor, samples: Tensor) -> Tensor:
@@ -203,10 +204,9 @@ class Trainer:
     @torch.no_grad()
     def _fit_codebooks(self, sampler: CropSampler, stage: Stage) -> None:
         # Rank 0's draws on every process: the fit is then the same everywhere without talking.
-        drawn = [sampler.batch(stage.batch, 1 << 40 | number, 0) for number in range(_FIT_BATCHES)]
-        samples = torch.cat([torch.from_numpy(batch.samples) for batch in drawn])
-        pitch = torch.cat([torch.from_numpy(self.recipe.system.pitch.quantize(batch.pitch_hz)) for batch in drawn])
-        latent = torch.cat([self.codec.encode(x, p) for x, p in zip(samples.split(64), pitch.split(64), strict=True)])
+        drawn = [self._draw(sampler, stage, 1 << 40 | number, rank=0) for number in range(_FIT_BATCHES)]
+        latent = torch.cat([self.codec.encode(samples, pitch) for samples, pitch in drawn])
+        pitch = torch.cat([pitch for _, pitch in drawn])
         self.codec.quantizer.fit(latent, pitch, torch.Generator().manual_seed(self.recipe.seed))
 
     @torch.no_grad()
@@ -246,10 +246,7 @@ def _learning_rate(stage: Stage, step: int) -> float:
     if step < stage.warmup_steps:
         return stage.learning_rate * (step + 1) / stage.warmup_steps
     done = (step - stage.warmup_steps) / max(stage.steps - stage.warmup_steps, 1)
-    return (
-        stage.final_learning_rate
-        + (stage.learning_rate - stage.final_learning_rate) * (1 + math.cos(math.pi * done)) / 2
-    )
+    return stage.final_learning_rate + (stage.learning_rate - stage.final_learning_rate) * (1 + math.cos(math.pi * done)) / 2
 
 
 def append_metrics(folder: Path, metrics: dict) -> None:

@@ -24,9 +24,11 @@ BOTTLENECKS = ("noise", "quantized", "none")
 class Stage:
     """One stretch of training: which parts learn, what stands between encoder and decoder, and what is minimised.
 
-    `trains` names parts, the others stay frozen. `bottleneck` is "noise" (Gaussian, at a random level), "quantized" (a random
-    number of layers) or "none". `losses` are weights by name: mel (reconstruction), latent (quantization error, in units
-    of the latent's power), pitch (the tracker's cross-entropy).
+    `trains` names parts, the others stay frozen. `bottleneck` is "noise" (Gaussian, at a random level), "quantized" (a
+    random number of layers, with bursts of lost frames at `frame_loss` in a third of the clips) or "none". `losses` are
+    weights by name: mel (reconstruction), latent (quantization error, in units of the latent's power), pitch (the
+    tracker's cross-entropy). `pitch` is "tracked", by the tracker as it stands, which is what the codec will meet, or
+    "labelled", by the corpus's labels.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Stage:
     trains: tuple[str, ...]
     losses: dict[str, float]
     bottleneck: str = "none"
+    frame_loss: float = 0.1
+    pitch: str = "tracked"
     learning_rate: float = 1e-3
     final_learning_rate: float = 5e-5
     warmup_steps: int = 200
@@ -41,13 +45,13 @@ class Stage:
     crops: CropConfig = field(default_factory=CropConfig)
 
     def __post_init__(self) -> None:
+        if self.pitch not in ("tracked", "labelled"):
+            raise ValueError(f"stage {self.name!r}: pitch {self.pitch!r} is neither 'tracked' nor 'labelled'")
         unknown = set(self.trains) - set(PARTS)
         if unknown:
             raise ValueError(f"stage {self.name!r} trains {', '.join(sorted(unknown))}; parts are {', '.join(PARTS)}")
         if self.bottleneck not in BOTTLENECKS:
-            raise ValueError(
-                f"stage {self.name!r}: bottleneck {self.bottleneck!r} is not one of {', '.join(BOTTLENECKS)}"
-            )
+            raise ValueError(f"stage {self.name!r}: bottleneck {self.bottleneck!r} is not one of {', '.join(BOTTLENECKS)}")
 
 
 @dataclass(frozen=True)

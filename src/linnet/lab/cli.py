@@ -1,0 +1,172 @@
+"""The lab's commands: `linnet train` and `linnet export`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+import torch
+import torch.distributed as dist
+from torch.utils.tensorboard import SummaryWriter
+
+from linnet.bundle import write_bundle
+from linnet.lab.data.corpus import Packed, pack
+from linnet.lab.dsp.pitch import PitchLabels
+from linnet.lab.export import export_decoder, export_encoder
+from linnet.lab.systems.codec import Codec
+from linnet.lab.train.checkpoint import load_checkpoint
+from linnet.lab.train.loop import Data, Trainer, append_metrics
+from linnet.lab.train.recipe import Recipe, load_recipe
+from linnet.lab.train.validate import choose_clips, draw_spectrograms, listen, score
+
+_LOG_EVERY = 25
+_CACHE = Path("~/.cache/linnet").expanduser()
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--corpus", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True, help="A folder with manifest.csv."
+)
+@click.option("--hours", type=click.FloatRange(min=0), default=math.inf, help="Stop, with a checkpoint, after so many hours.")
+@click.option(
+    "--run", "folder", type=click.Path(file_okay=False, path_type=Path), help="Where checkpoints and logs go [runs/NAME]."
+)
+@click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
+@click.option(
+    "--from", "source", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Start from this checkpoint."
+)
+@click.option(
+    "--cache", type=click.Path(file_okay=False, path_type=Path), default=_CACHE, help="Where packed corpora are kept."
+)
+@click.option("--jobs", type=click.IntRange(min=1), default=2, help="Processes that pack the corpus.")
+def train(
+    recipe: Path, corpus: Path, hours: float, folder: Path | None, resume: bool, source: Path | None, cache: Path, jobs: int
+) -> None:
+    """Train what RECIPE says. Under torchrun, one process a core trains together."""
+    plan = load_recipe(recipe)
+    folder = folder or Path("runs") / plan.name
+    last = folder / "last.safetensors"
+    if resume and not last.exists():
+        raise click.UsageError(f"nothing to resume: {last} does not exist; leave --resume out to start")
+    if not resume and last.exists():
+        raise click.UsageError(f"{folder} already holds a run; go on with --resume or name another --run")
+    if "RANK" in os.environ:
+        # One thread a process: OpenMP waits for its slowest thread, processes only for each other.
+        torch.set_num_threads(1)
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    folder.mkdir(parents=True, exist_ok=True)
+    speech, noise, valid = _pack(plan, corpus, cache, jobs)
+    trainer = Trainer(plan, Data(speech, noise), folder, resume=last if resume else source)
+    writer = SummaryWriter(str(folder)) if trainer.rank == 0 else None
+    totals: dict[str, float] = {}
+    validated = trainer.progress.stage
+    for count, metrics in enumerate(trainer.run(hours), start=1):
+        totals = {name: totals.get(name, 0.0) + value for name, value in metrics.items()}
+        if count % _LOG_EVERY == 0:
+            if writer:
+                _log(folder, writer, trainer, {name: value / _LOG_EVERY for name, value in totals.items()})
+            totals = {}
+        if writer and trainer.progress.stage != validated:
+            validated = trainer.progress.stage
+            _validate(folder, writer, trainer, valid)
+    if writer:
+        _validate(folder, writer, trainer, valid)
+
+
+def _pack(plan: Recipe, corpus: Path, cache: Path, jobs: int) -> tuple[Packed, Packed | None, Packed]:
+    """Train speech and noise and valid speech; process 0 packs first, the others find it packed."""
+    system = plan.system
+    labels = PitchLabels(system.hop, system.hop - system.window // 2)
+    leader = not dist.is_initialized() or dist.get_rank() == 0
+
+    def bar(items: Iterable, total: int) -> Iterable:
+        with click.progressbar(items, length=total, label="packing", file=click.get_text_stream("stderr")) as progress:
+            yield from progress
+
+    def packed(kind: str, split: str) -> Packed:
+        return pack(corpus, kind, split, cache, sample_rate=system.sample_rate, labels=labels, jobs=jobs, progress=bar)
+
+    def everything() -> tuple[Packed, Packed | None, Packed]:
+        try:
+            noise = packed("noise", "train")
+        except ValueError:
+            noise = None  # a corpus without noise trains as well, on clean speech
+        return packed("speech", "train"), noise, packed("speech", "valid")
+
+    if dist.is_initialized():
+        result = everything() if leader else None
+        dist.barrier()
+        return result or everything()
+    return everything()
+
+
+def _log(folder: Path, writer: SummaryWriter, trainer: Trainer, metrics: dict[str, float]) -> None:
+    progress = trainer.progress
+    stage = trainer.recipe.stages[min(progress.stage, len(trainer.recipe.stages) - 1)]
+    append_metrics(folder, {"stage": stage.name, **dataclasses.asdict(progress), **metrics})
+    for name, value in metrics.items():
+        writer.add_scalar(f"{stage.name}/{name}", value, progress.step)
+    shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    click.echo(f"{stage.name} {progress.step}/{stage.steps}  {progress.hours:.2f} h  {shown}", err=True)
+
+
+def _validate(folder: Path, writer: SummaryWriter, trainer: Trainer, valid: Packed) -> None:
+    """Score the averaged weights on clips of the validation split, and draw a few of them."""
+    codec = Codec(trainer.recipe.system)
+    codec.load_state_dict(trainer.average)
+    layers = tuple(range(1, codec.config.n_layers + 1))
+    heard = [listen(codec, valid, clip, layers) for clip in choose_clips(valid, trainer.recipe.validation_clips)]
+    scores = score(heard, codec.config.sample_rate)
+    progress = dataclasses.asdict(trainer.progress)
+    append_metrics(folder, {"stage": "validation", **progress, **scores})
+    for name, value in scores.items():
+        writer.add_scalar(f"validation/{name}", value, trainer.progress.stage)
+    for number, clip in enumerate(heard[:3]):
+        path = folder / f"spectrogram-{number}-stage{trainer.progress.stage}.png"
+        draw_spectrograms(clip, codec.config.sample_rate, path)
+    click.echo("  ".join(f"{name} {value:.3f}" for name, value in scores.items()), err=True)
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--name", help="The model's name [the recipe's].")
+def export(checkpoint: Path, out: Path, name: str | None) -> None:
+    """Make the bundle OUT, two graphs and a card, from the averaged weights of CHECKPOINT."""
+    trained = load_checkpoint(checkpoint)
+    codec = Codec(trained.recipe.system)
+    codec.load_state_dict(trained.average)
+    write_bundle(out, export_encoder(codec), export_decoder(codec), card(codec, trained.recipe, trained.progress, name))
+    click.echo(
+        f"{out}: {trained.progress.hours:.2f} hours of training, {trained.progress.audio_seconds / 3600:.0f} h of audio heard"
+    )
+
+
+def card(codec: Codec, recipe: Recipe, progress: object, name: str | None) -> dict:
+    """The bundle's card, less the graphs' digests."""
+    config = codec.config
+    names = ["base", *(f"residual_{layer}" for layer in range(2, config.n_layers + 1))]
+    return {
+        "format": 1,
+        "name": name or recipe.name,
+        "system": f"source-filter codec, head {config.head!r}",
+        "sample_rate": config.sample_rate,
+        "hop": config.hop,
+        "delay": codec.delay,
+        "latency_ms": 1000 * (config.hop + codec.delay) / config.sample_rate,
+        "columns": [
+            {"name": column, "size": codec.quantizer.index.size, "layer": layer} for layer, column in enumerate(names, start=1)
+        ],
+        "training": {
+            "recipe": recipe.name,
+            "recipe_sha256": hashlib.sha256(repr(recipe).encode()).hexdigest(),
+            **dataclasses.asdict(progress),  # type: ignore[call-overload]
+        },
+        "results": {},
+    }
