@@ -55,10 +55,7 @@ def evaluate(
     bundle.rates()  # opens the model: a mistake in MODEL or --kbps is told before the work starts
     codecs: list[Contestant] = [bundle, *chosen_baselines(baselines)]
     files = find_files(folder, split, limit)
-    with click.progressbar(length=len(files), label="eval", file=sys.stderr) as bar:
-        # In a pipe even an idle bar prints its label at the end, but only after its first step.
-        step = (lambda: bar.update(1)) if sys.stderr.isatty() else None
-        report = run(codecs, files, names, jobs or _cores(), root=folder, on_file=step)
+    report = _run(codecs, files, names, jobs or _cores(), folder)
     click.echo(as_text(report, names))
     for row in report.errors:
         click.echo(f"{row.file}: {row.codec + ': ' if row.codec else ''}{row.error}", err=True)
@@ -67,6 +64,14 @@ def evaluate(
         _write(json_out, json.dumps(document, indent=1, allow_nan=False) + "\n")
     if markdown is not None:
         _write(markdown, as_markdown(report, names, command, len(files)))
+
+
+def _run(codecs: Sequence[Contestant], files: Sequence[Path], metrics: Sequence[str], jobs: int, root: Path) -> Report:
+    """With a progress bar on a terminal, silent in a pipe, where click's bar would still print its label."""
+    if not sys.stderr.isatty():
+        return run(codecs, files, metrics, jobs, root=root)
+    with click.progressbar(length=len(files), label="eval", file=sys.stderr) as bar:
+        return run(codecs, files, metrics, jobs, root=root, on_file=lambda: bar.update(1))
 
 
 def command_line() -> str:

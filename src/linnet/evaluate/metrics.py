@@ -171,7 +171,8 @@ def dnsmos(reference: Samples, degraded: Samples, sample_rate: int) -> float:
     while len(degraded) < _DNSMOS_SAMPLES:
         degraded = np.concatenate([degraded, degraded])
     signal = np.clip(degraded, -1, 1).astype(np.float32)
-    starts = range(0, len(signal) - _DNSMOS_SAMPLES + 1, RATE)
+    clips = int(len(signal) // RATE - _DNSMOS_SAMPLES / RATE) + 1  # the package's count: only whole seconds are looked at
+    starts = range(0, clips * RATE, RATE)
     raw = [session.run(None, {"input_1": signal[np.newaxis, at : at + _DNSMOS_SAMPLES]})[0][0][2] for at in starts]
     return float(np.mean(np.polyval([-0.06766283, 1.11546468, 0.04602535], raw)))
 

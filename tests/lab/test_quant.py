@@ -1,0 +1,134 @@
+import numpy as np
+import pytest
+import torch
+
+from linnet.lab.dsp.pitch import PitchScale
+from linnet.lab.quant.base_index import ONSET, UNVOICED, VOICED, BaseIndex
+from linnet.lab.quant.codebook import EmaCodebook
+from linnet.lab.quant.predictive import PredictiveQuantizer
+
+
+def clusters(n=4096, dim=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(16, dim, generator=generator) * 3
+    rows = torch.randint(16, (n,), generator=generator)
+    return centres[rows] + 0.3 * torch.randn(n, dim, generator=generator)
+
+
+def test_one_step_after_the_fit_leaves_the_norms_alone():
+    """The widespread form divides the fresh centroid by its count: norms fell from 2.1 to 0.04 in one step."""
+    x = clusters()
+    book = EmaCodebook(64, 8)
+    book.fit(x, generator=torch.Generator().manual_seed(0))
+    before = book.entries.norm(dim=1).mean()
+    book.accumulate(x, book.nearest(x))
+    book.update()
+    assert abs(float(book.entries.norm(dim=1).mean() / before) - 1) < 0.05
+
+
+def test_a_revived_entry_is_used_in_the_next_batch():
+    """The widespread form overwrites it from stale averages: it was chosen in none of 500 batches."""
+    x = clusters()
+    book = EmaCodebook(64, 8)
+    book.fit(x, generator=torch.Generator().manual_seed(0))
+    book.sums[5] = 1000 * book.usage[5]
+    for _ in range(600):
+        book.accumulate(x, book.nearest(x))
+        book.update()
+    assert not (book.nearest(x) == 5).any()
+    assert book.revive(x, torch.Generator().manual_seed(0)) >= 1
+    assert (book.nearest(x) == 5).any()
+    book.accumulate(x, book.nearest(x))
+    book.update()
+    assert (book.nearest(x) == 5).any()
+
+
+def test_averages_follow_a_moving_source():
+    x = clusters()
+    book = EmaCodebook(32, 8, decay=0.9)
+    book.fit(x, generator=torch.Generator().manual_seed(0))
+    error = (book(book.nearest(x + 1)) - x - 1).square().mean()
+    for _ in range(60):
+        book.accumulate(x + 1, book.nearest(x + 1))
+        book.update()
+    assert (book(book.nearest(x + 1)) - x - 1).square().mean() < 0.8 * error
+    assert 1 < book.perplexity() <= 32
+
+
+def test_cosine_choice_ignores_length():
+    book = EmaCodebook(16, 4, metric="cosine")
+    x = torch.randn(50, 4)
+    assert (book.nearest(x) == book.nearest(7 * x)).all()
+    with pytest.raises(ValueError, match="euclidean"):
+        EmaCodebook(4, 4, metric="manhattan")
+
+
+def test_base_index_reads_as_it_was_written():
+    quantizer = PredictiveQuantizer(8, 2, PitchScale())
+    kinds, pitches, entries = (torch.from_numpy(table) for table in quantizer.index.tables())
+    used = torch.arange(quantizer.index.used)
+    coarse = torch.where(kinds == ONSET, pitches // quantizer.index.onset_grain, pitches)
+    assert (quantizer.base_index(kinds, coarse, entries)[used] == used).all()
+    assert set(np.unique(kinds.numpy())) == {UNVOICED, VOICED, ONSET}
+    with pytest.raises(ValueError, match="indices"):
+        BaseIndex(96, unvoiced_entries=4000)
+
+
+def codes_of(quantizer, latent, pitch):
+    with torch.no_grad():
+        return quantizer(latent, pitch).codes
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    torch.manual_seed(0)
+    quantizer = PredictiveQuantizer(8, 3, PitchScale(), code_dim=4).eval()
+    steps = torch.randint(-2, 3, (2, 40)).cumsum(1) + 40
+    pitch = torch.where(torch.arange(40) % 13 < 4, -1, steps)
+    latent = torch.randn(2, 40, 8)
+    quantizer.fit(latent, pitch, torch.Generator().manual_seed(0))
+    # A predictor that says something, so that the closed loop is a loop.
+    torch.nn.init.normal_(quantizer.predict.weight, std=0.1)
+    return quantizer, latent, pitch
+
+
+def test_the_receiver_follows_voicing_and_pitch(fitted):
+    quantizer, latent, pitch = fitted
+    codes = codes_of(quantizer, latent, pitch)
+    received, _ = quantizer.decode_pitch(codes[..., 0], quantizer.initial_state(2)[1])
+    assert ((received >= 0) == (pitch >= 0)).all()
+    assert ((received - pitch).abs() <= 1).all()
+
+
+def test_more_layers_come_nearer(fitted):
+    quantizer, latent, pitch = fitted
+    codes = codes_of(quantizer, latent, pitch)
+    errors = []
+    for layers in (1, 3):
+        kept = torch.where(torch.arange(3) < layers, codes, -1)
+        decoded, count, _ = quantizer.dequantize(kept, quantizer.initial_state(2)[0])
+        assert (count == layers).all()
+        errors.append((decoded - latent).square().mean().item())
+    assert errors[1] < errors[0]
+
+
+def test_any_pattern_of_loss_decodes_and_a_lost_frame_keeps_the_pitch(fitted):
+    quantizer, latent, pitch = fitted
+    codes = codes_of(quantizer, latent, pitch)
+    lost = torch.where(torch.rand(2, 40, 1) < 0.5, -1, codes)
+    decoded, count, _ = quantizer.dequantize(lost, quantizer.initial_state(2)[0])
+    received, _ = quantizer.decode_pitch(lost[..., 0], quantizer.initial_state(2)[1])
+    assert torch.isfinite(decoded).all()
+    assert (count[lost[..., 0] < 0] == 0).all()
+    gone = lost[:, 1:, 0] < 0
+    assert (received[:, 1:][gone] == received[:, :-1][gone]).all()
+    assert (received >= -1).all()
+    assert (received < PitchScale().n_steps).all()
+
+
+def test_a_missing_lower_layer_silences_those_above(fitted):
+    quantizer, latent, pitch = fitted
+    codes = codes_of(quantizer, latent, pitch)
+    codes[..., 1] = -1
+    _, count, _ = quantizer.dequantize(codes, quantizer.initial_state(2)[0])
+    assert (count == 1).all()

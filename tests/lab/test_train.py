@@ -1,0 +1,144 @@
+"""Recipes, checkpoints and the loop, on a corpus of synthetic voices that fits in a second of work."""
+
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from linnet.lab.data.corpus import pack
+from linnet.lab.data.crops import CropConfig, CropSampler
+from linnet.lab.dsp.pitch import PitchLabels
+from linnet.lab.systems.source_filter import SourceFilterConfig
+from linnet.lab.train.checkpoint import load_checkpoint
+from linnet.lab.train.loop import Data, Trainer
+from linnet.lab.train.recipe import Recipe, Stage, load_recipe
+
+LABELS = PitchLabels(192, 192 - 240)
+SMALL = SourceFilterConfig(
+    latent_dim=16, encoder_channels=16, encoder_hidden=16, encoder_blocks=1, decoder_channels=16, decoder_hidden=16, decoder_blocks=2
+)
+CROPS = CropConfig(frames=12)
+
+
+def voice(seconds, pitch, rate=16000):
+    time = np.arange(int(seconds * rate)) / rate
+    rng = np.random.default_rng(int(pitch))
+    phase = 2 * np.pi * np.cumsum(pitch * (1 + 0.1 * np.sin(2 * np.pi * 2 * time))) / rate
+    tone = sum(np.sin(k * phase) / k for k in range(1, 12))
+    return 0.1 * tone * (np.sin(2 * np.pi * 1.5 * time) > -0.3) + 0.005 * rng.standard_normal(len(time))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    rows = []
+    for number, (pitch, rate, split) in enumerate([(110, 16000, "train"), (220, 24000, "train"), (160, 16000, "valid")]):
+        soundfile.write(folder / f"{number}.flac", voice(2.5, pitch, rate), rate)
+        rows.append({"path": f"{number}.flac", "kind": "speech", "split": split})
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def packed(corpus, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    return pack(corpus, "speech", "train", cache, sample_rate=16000, labels=LABELS, jobs=1)
+
+
+def recipe():
+    stages = (
+        Stage("tracker", 2, ("tracker",), {"pitch": 1.0}, batch=2, crops=CROPS, pitch="labelled"),
+        Stage("autoencoder", 3, ("encoder", "decoder"), {"mel": 15.0}, "noise", batch=2, crops=CROPS),
+        Stage("joint", 3, ("encoder", "quantizer", "decoder"), {"mel": 15.0, "latent": 1.0}, "quantized", batch=2, crops=CROPS),
+    )
+    return Recipe("small", stages, SMALL)
+
+
+def test_packing_keeps_every_recording_and_its_pitch(packed):
+    assert len(packed) == 2
+    assert abs(len(packed.samples(1)) - 40000) < 10
+    for index, pitch in enumerate((110, 220)):
+        labels = packed.pitch_of(index)
+        assert len(labels) == -(-len(packed.samples(index)) // 192)
+        assert abs(np.median(labels[labels > 0]) / pitch - 1) < 0.1
+
+
+def test_a_folder_without_manifest_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"manifest\.csv"):
+        pack(tmp_path, "speech", "train", tmp_path, sample_rate=16000, labels=LABELS)
+
+
+def test_pitch_follows_a_change_of_speed(packed):
+    config = CropConfig(frames=60, speed=(1.18, 1.18001), speed_probability=1.0, noise_probability=0.0)
+    batch = CropSampler(packed, None, config, 192, LABELS.offset, seed=0).batch(8, step=0)
+    medians = [np.median(pitch[pitch > 0]) for pitch in batch.pitch_hz]
+    assert all(min(abs(m / 110 / 1.18 - 1), abs(m / 220 / 1.18 - 1)) < 0.12 for m in medians)
+    assert batch.samples.shape == (8, 60 * 192)
+    assert np.abs(batch.samples).max() <= 1
+
+
+def test_the_same_step_draws_the_same_batch(packed):
+    first, second = (CropSampler(packed, None, CROPS, 192, LABELS.offset, seed=3) for _ in range(2))
+    first.batch(2, step=0)
+    np.testing.assert_array_equal(first.batch(2, step=7).samples, second.batch(2, step=7).samples)
+    assert not np.array_equal(first.batch(2, step=7).samples, first.batch(2, step=7, rank=1).samples)
+
+
+def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(packed, tmp_path):
+    data = Data(packed, None)
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    list(Trainer(recipe(), data, tmp_path / "whole").run(1.0))
+    last = tmp_path / "parts" / "last.safetensors"
+    sessions = 0
+    # A budget of no hours ends each session after one step.
+    while sessions == 0 or load_checkpoint(last).progress.stage < 3:
+        list(Trainer(recipe(), data, tmp_path / "parts", resume=last if sessions else None).run(0.0))
+        sessions += 1
+    assert sessions >= 8
+    whole, parts = load_checkpoint(tmp_path / "whole" / "last.safetensors"), load_checkpoint(last)
+    assert whole.recipe == parts.recipe == recipe()
+    for name, tensor in whole.weights.items():
+        torch.testing.assert_close(parts.weights[name], tensor, msg=name)
+    for name, tensor in whole.average.items():
+        torch.testing.assert_close(parts.average[name], tensor, msg=name)
+
+
+def test_another_system_under_old_weights_is_refused(packed, tmp_path):
+    trainer = Trainer(recipe(), Data(packed, None), tmp_path)
+    trainer.save()
+    other = dataclasses.replace(recipe(), system=dataclasses.replace(SMALL, latent_dim=12))
+    with pytest.raises(ValueError, match="differs"):
+        Trainer(other, Data(packed, None), tmp_path, resume=tmp_path / "last.safetensors")
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "notes.safetensors"
+    path.write_text("not a checkpoint")
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        load_checkpoint(path)
+
+
+def test_an_unknown_key_names_the_nearest(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text('name = "x"\n[[stages]]\nname = "a"\nsteps = 1\ntrains = ["encoder"]\nlosses = {}\nlearning_rat = 1.0\n')
+    with pytest.raises(ValueError, match="'learning_rat'; did you mean 'learning_rate'"):
+        load_recipe(path)
+    path.write_text('name = "x"\n[[stages]]\nname = "a"\nsteps = "many"\ntrains = ["encoder"]\nlosses = {}\n')
+    with pytest.raises(ValueError, match="expected int"):
+        load_recipe(path)
+
+
+def test_shipped_recipes_load():
+    from pathlib import Path
+
+    recipes = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+    assert recipes
+    for path in recipes:
+        assert load_recipe(path).name == path.stem
