@@ -1,0 +1,5 @@
+"""`python -m linnet`, which torchrun needs."""
+
+from linnet.cli import main
+
+main()
