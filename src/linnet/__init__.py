@@ -1,8 +1,8 @@
 """Linnet: a neural speech codec for 1 to 6 kbit/s that also cleans what it carries.
 
-    codec = linnet.load("clear")
-    packets = codec.encode(samples, sample_rate, kbps=1)
-    samples = codec.decode(packets, sample_rate)
+codec = linnet.load("clear")
+packets = codec.encode(samples, sample_rate, kbps=1)
+samples = codec.decode(packets, sample_rate)
 """
 
 from __future__ import annotations

@@ -95,9 +95,7 @@ def read_card(model: str | Path) -> Card:
 def write_bundle(folder: Path, encoder: bytes, decoder: bytes, card: Mapping[str, Any]) -> None:
     """Write a bundle's folder; `card` is the card's table less `graphs`, which is filled in here."""
     graphs = {"encoder": encoder, "decoder": decoder}
-    described = {
-        name: {"file": f"{name}.onnx", "sha256": hashlib.sha256(data).hexdigest()} for name, data in graphs.items()
-    }
+    described = {name: {"file": f"{name}.onnx", "sha256": hashlib.sha256(data).hexdigest()} for name, data in graphs.items()}
     text = to_toml({**card, "graphs": described})
     _parse_card(text.encode(), str(folder))
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +110,9 @@ def _opener(model: str | Path) -> Callable[[str], bytes]:
     if not path.exists() and str(model) in list_models():
         path = _SHIPPED / str(model)
     if not path.exists():
-        raise BundleError(f"no model {str(model)!r}: name a bundle's path or one of {', '.join(list_models()) or 'none shipped'}")
+        raise BundleError(
+            f"no model {str(model)!r}: name a bundle's path or one of {', '.join(list_models()) or 'none shipped'}"
+        )
     if path.is_file() and not zipfile.is_zipfile(path):
         raise BundleError(f"{path} is not a bundle: a bundle is a folder or a zip with card.toml and two graphs")
 

@@ -1,5 +1,7 @@
 """The codec as a whole: one forward path, causality, and graphs that equal the networks they came from."""
 
+import itertools
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -89,7 +91,7 @@ def test_stream_equals_batch_in_the_graphs(graphs, cuts):
     encoder, decoder = graphs
     samples = speechlike()
     edges = [0, *sorted(set(cuts)), FRAMES]
-    pieces = list(zip(edges[:-1], edges[1:], strict=True))
+    pieces = list(itertools.pairwise(edges))
     encoder.reset()
     whole = encoder(samples)
     encoder.reset()

@@ -18,7 +18,13 @@ from linnet.lab.train.recipe import Recipe, Stage, load_recipe
 
 LABELS = PitchLabels(192, 192 - 240)
 SMALL = SourceFilterConfig(
-    latent_dim=16, encoder_channels=16, encoder_hidden=16, encoder_blocks=1, decoder_channels=16, decoder_hidden=16, decoder_blocks=2
+    latent_dim=16,
+    encoder_channels=16,
+    encoder_hidden=16,
+    encoder_blocks=1,
+    decoder_channels=16,
+    decoder_hidden=16,
+    decoder_blocks=2,
 )
 CROPS = CropConfig(frames=12)
 

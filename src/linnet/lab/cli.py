@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import math
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def _pack(plan: Recipe, corpus: Path, cache: Path, jobs: int) -> tuple[Packed, P
     leader = not dist.is_initialized() or dist.get_rank() == 0
 
     def bar(items: Iterable, total: int) -> Iterable:
-        with click.progressbar(items, length=total, label="packing", file=click.get_text_stream("stderr")) as progress:
+        with click.progressbar(items, length=total, label="packing", file=sys.stderr) as progress:
             yield from progress
 
     def packed(kind: str, split: str) -> Packed:
@@ -141,7 +142,7 @@ def export(checkpoint: Path, out: Path, name: str | None) -> None:
     """Make the bundle OUT, two graphs and a card, from the averaged weights of CHECKPOINT."""
     trained = load_checkpoint(checkpoint)
     codec = Codec(trained.recipe.system)
-    codec.load_state_dict(trained.average)
+    codec.load_state_dict(trained.average or trained.weights)
     write_bundle(out, export_encoder(codec), export_decoder(codec), card(codec, trained.recipe, trained.progress, name))
     click.echo(
         f"{out}: {trained.progress.hours:.2f} hours of training, {trained.progress.audio_seconds / 3600:.0f} h of audio heard"

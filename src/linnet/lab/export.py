@@ -6,7 +6,6 @@ the closed-loop search of the base layer, and the pitch. Each is traced for one 
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Sequence
 
@@ -43,8 +42,11 @@ class _SearchFrame(nn.Module):
         super().__init__()
         self.quantizer = codec.quantizer
         # As constants: a Scan would work them out again in every frame.
-        for name, table in zip(("entries", "offsets"), codec.quantizer.search_tables(), strict=True):
-            self.register_buffer(name, table.detach().clone())
+        entries, offsets = codec.quantizer.search_tables()
+        self.register_buffer("entries", entries.detach().clone())
+        self.register_buffer("offsets", offsets.detach().clone())
+        self.entries: Tensor
+        self.offsets: Tensor
 
     def forward(self, hidden: Tensor, previous: Tensor, latent: Tensor, wanted: Tensor) -> tuple[Tensor, ...]:
         state, tables = (hidden, previous), (self.entries, self.offsets)
@@ -82,10 +84,10 @@ class _Synthesis(nn.Module):
         self.template = (codec.quantizer.initial_state(1)[0], codec.decoder.initial_state(1))
 
     def forward(self, codes: Tensor, pitch: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        hidden, decoder = unflatten_state(self.template, states)
+        hidden, *decoder = states
         latent, count, hidden = self.quantizer.dequantize(codes.unsqueeze(0), hidden)
-        samples, decoder = self.decoder(latent, pitch.unsqueeze(0), count, decoder)
-        return samples[0], *flatten_state((hidden, decoder))
+        samples, decoder = self.decoder(latent, pitch.unsqueeze(0), count, unflatten_state(self.template[1], decoder))
+        return samples[0], hidden, *flatten_state(decoder)
 
 
 def export_encoder(codec: Codec) -> bytes:
@@ -165,10 +167,8 @@ def _trace(module: nn.Module, arguments: tuple, inputs: list[str], outputs: list
             module, arguments, input_names=inputs, output_names=outputs, opset_version=_OPSET, dynamo=True,
             dynamic_shapes=signature, verbose=False,
         )  # fmt: skip
-    buffer = io.BytesIO()
     assert program is not None
-    program.save(buffer)
-    return onnx.load_from_string(buffer.getvalue())
+    return program.model_proto
 
 
 def _scan(body: onnx.ModelProto, n_states: int, inputs: list[str], outputs: list[str]) -> onnx.NodeProto:

@@ -71,7 +71,7 @@ class Codec:
 
     def samples_at(self, count: int, source: int, target: int) -> int:
         """How many samples `count` of rate `source` are at rate `target`."""
-        return int(round(Fraction(count * target, source)))
+        return round(Fraction(count * target, source))
 
 
 class CodeEncoder:
@@ -167,7 +167,7 @@ class PacketDecoder:
     def __init__(self, codec: Codec, sample_rate: int | None):
         self.codec, self.stream = codec, CodeDecoder(codec, sample_rate)
 
-    def push(self, packets: bytes | None | Iterable[bytes | None]) -> Samples:
+    def push(self, packets: bytes | Iterable[bytes | None] | None) -> Samples:
         """One packet or several, None for one that was lost -> one hop of samples each."""
         several = [packets] if packets is None or isinstance(packets, bytes) else list(packets)
         return self.stream.push(unpack_packets(several, self.codec.layout))
@@ -179,5 +179,3 @@ class PacketDecoder:
     def reset(self) -> None:
         """Back to silence."""
         self.stream.reset()
-
-

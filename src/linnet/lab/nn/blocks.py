@@ -8,7 +8,7 @@ frames one by one gives the same output: there is no second, streaming version.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -126,7 +126,7 @@ class ResidualLstm(nn.Module):
         self.lstm = nn.LSTM(channels, channels, batch_first=True)
 
     def initial_state(self, batch: int) -> tuple[Tensor, Tensor]:
-        zeros = self.lstm.weight_hh_l0.new_zeros(batch, self.lstm.hidden_size)
+        zeros = next(self.parameters()).new_zeros(batch, self.lstm.hidden_size)
         return zeros, zeros
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -181,7 +181,7 @@ class Snake(nn.Module):
         super().__init__()
         self.log_alpha = nn.Parameter(torch.zeros(channels))
 
-    def initial_state(self, batch: int) -> tuple[()]:
+    def initial_state(self, batch: int) -> tuple[()]:  # noqa: ARG002 (every block has this signature)
         return ()
 
     def forward(self, x: Tensor, state: tuple[()]) -> tuple[Tensor, tuple[()]]:
@@ -197,7 +197,7 @@ class Chain(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def initial_state(self, batch: int) -> tuple[State, ...]:
-        return tuple(block.initial_state(batch) for block in self.blocks)
+        return tuple(cast(Any, block).initial_state(batch) for block in self.blocks)
 
     def forward(self, x: Tensor, state: tuple[State, ...]) -> tuple[Tensor, tuple[State, ...]]:
         after = []

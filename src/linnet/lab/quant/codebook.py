@@ -110,8 +110,6 @@ class EmaCodebook(nn.Module):
 
 def nearest_entry(x: Tensor, entries: Tensor, metric: str, allowed: Tensor | None = None) -> Tensor:
     """`[..., dim]` -> int64 `[...]`: the largest inner product less half the entry's power, which is the least distance."""
-    if metric == "cosine":
-        scores = x @ F.normalize(entries, dim=-1).T
-    else:
-        scores = F.linear(x, entries, -0.5 * entries.square().sum(-1))
+    cosine = metric == "cosine"
+    scores = x @ F.normalize(entries, dim=-1).T if cosine else F.linear(x, entries, -0.5 * entries.square().sum(-1))
     return (scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)).argmax(-1)

@@ -9,6 +9,7 @@ they get, and a lost frame is a prediction. Encoding searches in closed loop: th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -128,7 +129,7 @@ class PredictiveQuantizer(nn.Module):
     def search_rest(self, latent: Tensor, base: Tensor) -> Tensor:
         """The codes of layers 2 and up: latent and base vectors `[batch, frames, dim]` -> `[batch, frames, layers - 1]`."""
         columns, rest = [], latent - base
-        for inward, outward, book in zip(self.inward, self.outward, self.books, strict=True):
+        for inward, outward, book in self._residual_layers():
             columns.append(book.nearest(inward(rest)))
             rest = rest - outward(book(columns[-1]))
         return torch.stack(columns, -1)
@@ -158,7 +159,7 @@ class PredictiveQuantizer(nn.Module):
         errors = [(target - predicted).square().mean(), (target - total).square().mean()]
         loss = errors[0]
         columns = [indices]
-        for inward, outward, book in zip(self.inward, self.outward, self.books, strict=True):
+        for inward, outward, book in self._residual_layers():
             small = inward(target - total.detach())
             columns.append(book.nearest(small.detach()))
             looked_up = book(columns[-1])
@@ -200,7 +201,7 @@ class PredictiveQuantizer(nn.Module):
         latent = predicted + vectors
         arrived = codes[..., 0] >= 0
         count = arrived.long()
-        for column, (outward, book) in enumerate(zip(self.outward, self.books, strict=True), start=1):
+        for column, (_, outward, book) in enumerate(self._residual_layers(), start=1):
             arrived = arrived & (codes[..., column] >= 0)
             count = count + arrived
             latent = latent + outward(book(codes[..., column].clamp(min=0))) * arrived.unsqueeze(-1)
@@ -213,14 +214,14 @@ class PredictiveQuantizer(nn.Module):
         flat = latent.flatten(0, 1)
         kinds = self._kinds(pitch_steps).flatten()
         for kind, size in enumerate((codes.unvoiced_entries, codes.voiced_entries, codes.onset_entries)):
-            book = EmaCodebook(size, flat.shape[1])
-            book.fit(flat[kinds == kind], generator=generator)
+            part = EmaCodebook(size, flat.shape[1])
+            part.fit(flat[kinds == kind], generator=generator)
             span = slice(codes.first_entries[kind], codes.first_entries[kind] + size)
-            self.base.sums[span], self.base.usage[span] = book.sums, book.usage
+            self.base.sums[span], self.base.usage[span] = part.sums, part.usage
         allowed = self.entry_kind == kinds.unsqueeze(1)
         entries = torch.cat([self.base.nearest(x, mask) for x, mask in zip(flat.split(4096), allowed.split(4096), strict=True)])
         rest = flat - self.base(entries)
-        for inward, outward, book in zip(self.inward, self.outward, self.books, strict=True):
+        for inward, outward, book in self._residual_layers():
             directions = torch.linalg.eigh(rest.T @ rest).eigenvectors[:, -book.dim :]
             inward.weight.copy_(directions.T)
             outward.weight.copy_(directions)
@@ -240,7 +241,7 @@ class PredictiveQuantizer(nn.Module):
             rows = (self.entry_kind == kind).nonzero().squeeze(1)
             self.base.revive(rest[kinds == kind], generator, rows)
         rest = rest - vectors.flatten(0, 1)
-        for inward, outward, book in zip(self.inward, self.outward, self.books, strict=True):
+        for inward, outward, book in self._residual_layers():
             small = inward(rest)
             book.revive(small, generator)
             rest = rest - outward(book(book.nearest(small)))
@@ -253,6 +254,10 @@ class PredictiveQuantizer(nn.Module):
             columns.append(kind)
         return torch.stack(columns, 1)
 
+    def _residual_layers(self) -> list[tuple[nn.Linear, nn.Linear, EmaCodebook]]:
+        """Projection inward, projection outward and codebook of layers 2 and up."""
+        return cast(list, list(zip(self.inward, self.outward, self.books, strict=True)))
+
     def codebooks(self) -> list[EmaCodebook]:
         """All codebooks, base first."""
-        return [self.base, *self.books]  # type: ignore[list-item]
+        return [self.base, *(book for _, _, book in self._residual_layers())]

@@ -30,7 +30,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`weights` and `average` by parameter name; `optimiser` is empty where a stage has just ended."""
+    """`weights` and `average` by parameter name; `optimiser` is empty where a stage has just ended.
+
+    `average` may be empty too, where only the finished weights are kept.
+    """
 
     recipe: Recipe
     progress: Progress

@@ -66,7 +66,7 @@ class Trainer:
         if checkpoint.recipe.system != self.recipe.system:
             raise ValueError("the checkpoint's system differs from the recipe's; start a new run")
         self.codec.load_state_dict(checkpoint.weights)
-        self.average = checkpoint.average
+        self.average = checkpoint.average or checkpoint.weights
         self.progress = checkpoint.progress
         self._optimiser_tensors = checkpoint.optimiser
 
@@ -133,9 +133,8 @@ class Trainer:
             yield {**losses, "audio_seconds_per_second": seconds / (time.monotonic() - began)}
 
     def _learning(self, stage: Stage) -> dict[str, torch.nn.Parameter]:
-        for part in self.codec.children():
-            part.eval().requires_grad_(False)
-        chosen = {}
+        self.codec.eval().requires_grad_(False)
+        chosen: dict[str, torch.nn.Parameter] = {}
         for part in stage.trains:
             getattr(self.codec, part).train().requires_grad_(True)
             chosen.update({f"{part}.{name}": value for name, value in getattr(self.codec, part).named_parameters()})

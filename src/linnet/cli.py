@@ -1,0 +1,255 @@
+"""The command line. Heavy imports wait until a command needs them: `linnet --help` is instant."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+import click
+
+import linnet
+from linnet.bits import LinnetError, read_header, thin
+
+if TYPE_CHECKING:
+    from linnet.bits import Codes, Layout
+
+# Commands that live in other rooms, imported only when they are called, and the extra each needs.
+_ELSEWHERE = {
+    "budget": ("linnet.evaluate.budget:command", "eval", "What a model costs, against the LRAC limits."),
+    "eval": ("linnet.evaluate.cli:evaluate", "eval", "Score a model beside other codecs on a set of recordings."),
+    "export": ("linnet.lab.cli:export", "train", "Make a bundle of a checkpoint."),
+    "train": ("linnet.lab.cli:train", "train", "Train what a recipe says."),
+}
+
+
+class Commands(click.Group):
+    """A group some of whose commands are imported only when called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *_ELSEWHERE])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        place, extra, _ = _ELSEWHERE[cmd_name]
+        module, attribute = place.split(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except ImportError as error:
+            raise LinnetError(f"'{cmd_name}' needs the package {error.name}: pip install 'linnet[{extra}]'") from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = {name: summary for name, (_, _, summary) in _ELSEWHERE.items()}
+        for name in super().list_commands(ctx):
+            command = super().get_command(ctx, name)
+            rows[name] = command.get_short_help_str(80) if command else ""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(rows.items()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(linnet.__version__, prog_name="linnet")
+def cli() -> None:
+    """A neural speech codec for 1 to 6 kbit/s. '-' is standard input or output, for audio and for bits."""
+
+
+_kbps = click.option("--kbps", type=click.FloatRange(min=0, min_open=True), help="The rate, 1 to 6 for 'clear' [all layers].")
+_model = click.option("--model", default="clear", show_default=True, help="A shipped model's name or a bundle's path.")
+
+
+@cli.command()
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT.lnt")
+@_kbps
+@_model
+def encode(source: str, target: str, kbps: float | None, model: str) -> None:
+    """Encode a recording."""
+    from linnet import files
+
+    codec = linnet.load(model)
+    _refuse_same(source, target)
+    with files.open_output(target) as out:
+        done = files.encode_file(codec, source, out, kbps, _progress)
+    if done.channels > 1:
+        _say(f"mixed {done.channels} channels to one")
+
+
+@cli.command()
+@click.argument("source", metavar="IN.lnt")
+@click.argument("target", metavar="OUT")
+@_kbps
+@_model
+@click.option("--rate", type=click.IntRange(8000, 192000), help="Sample rate of OUT [the original recording's].")
+def decode(source: str, target: str, kbps: float | None, model: str, rate: int | None) -> None:
+    """Decode a .lnt file; --kbps uses only the first layers."""
+    from linnet import files
+
+    codec = linnet.load(model)
+    _refuse_same(source, target)
+    with files.open_input(source) as file:
+        done = files.decode_file(codec, file, target, kbps, rate, _progress)
+    if done.truncated:
+        _say(f"{source} was cut short; decoded to the cut")
+
+
+@cli.command()
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT")
+@_kbps
+@_model
+@click.option("--loss", type=click.FloatRange(0, 1), default=0.0, help="Lose this share of the packets.")
+@click.option("--seed", type=int, default=0, help="Which packets are lost.")
+def roundtrip(source: str, target: str, kbps: float | None, model: str, loss: float, seed: int) -> None:
+    """Encode and decode, and say what it took."""
+    import numpy as np
+
+    from linnet import files
+
+    codec = linnet.load(model)
+    _refuse_same(source, target)
+    rng = np.random.default_rng(seed)
+
+    def lose(codes: Codes) -> Codes:
+        return np.where(rng.random((len(codes), 1)) < loss, -1, codes)
+
+    bits = io.BytesIO()
+    start = time.perf_counter()
+    encoded = files.encode_file(codec, source, bits, kbps, _progress)
+    bits.seek(0)
+    decoded = files.decode_file(codec, bits, target, None, None, _progress, lose)
+    spent = time.perf_counter() - start
+    seconds = encoded.samples / encoded.sample_rate
+    size = bits.getbuffer().nbytes
+    say = click.echo if target != files.PIPE else _say
+    mixed = f", {encoded.channels} channels mixed to one" if encoded.channels > 1 else ""
+    say(f"{source}: {seconds:.2f} s at {encoded.sample_rate} Hz{mixed}")
+    say(
+        f"{codec.card.name}: {size} bytes, {codec.layout.kbps(encoded.n_layers):g} kbit/s on the wire, "
+        f"latency {codec.card.latency_ms:g} ms, encoded and decoded {seconds / spent:.0f} x faster than real time"
+    )
+    say(f"{target}: {decoded.samples} samples at {decoded.sample_rate} Hz")
+
+
+@cli.command(name="thin")
+@click.argument("source", metavar="IN.lnt")
+@click.argument("target", metavar="OUT.lnt")
+@click.option("--kbps", type=click.FloatRange(min=0, min_open=True), required=True, help="The rate to keep.")
+@click.option("--model", help="The file's model, if it is not a shipped one.")
+def thin_file(source: str, target: str, kbps: float, model: str | None) -> None:
+    """Drop layers without decoding."""
+    from linnet import files
+
+    _refuse_same(source, target)
+    layouts = _layouts(model)
+    with files.open_input(source) as file:
+        head = file.read(14)
+        header = read_header(io.BytesIO(head))
+        layout = layouts.get(header.model_id)
+        n_layers = min(layout.layers_for_kbps(kbps), header.n_layers) if layout else 1
+        with files.open_output(target) as out:
+            done = thin(cast("BinaryIO", files.Rejoined(head, file)), out, n_layers, layouts)
+    if done.truncated:
+        _say(f"{source} was cut short; copied to the cut")
+
+
+@cli.command()
+@click.argument("path", metavar="PATH")
+def info(path: str) -> None:
+    """A .lnt file's header, or a model's card."""
+    from linnet import bundle
+
+    if path in bundle.list_models() or Path(path).is_dir() or path.endswith(".zip"):
+        _print_card(bundle.read_card(path))
+        return
+    from linnet.bits import Reader
+
+    with open(path, "rb") as file:
+        header = read_header(file)
+        known = {card.model_id: card for card in map(bundle.read_card, bundle.list_models())}
+        if header.model_id not in known:
+            click.echo(
+                f"{path}: model {header.model_id.hex()} (not shipped), {header.n_layers} layers, {header.sample_rate} Hz"
+            )
+            return
+        card = known[header.model_id]
+        file.seek(0)
+        reader = Reader(file, {header.model_id: card.layout})
+        seconds = (reader.frames or 0) * card.hop / card.sample_rate
+        state = ", cut short" if reader.truncated else ""
+        click.echo(
+            f"{path}: model {card.name}, {card.layout.kbps(header.n_layers):g} kbit/s in {header.n_layers} layers, "
+            f"{seconds:.2f} s, {header.sample_rate} Hz{state}"
+        )
+
+
+@cli.command()
+def models() -> None:
+    """The models that are shipped."""
+    from linnet import bundle
+
+    for name in bundle.list_models():
+        card = bundle.read_card(name)
+        low, high = card.layout.kbps(1), card.layout.kbps(card.layout.n_layers)
+        click.echo(f"{name}: {low:g} to {high:g} kbit/s, {card.latency_ms:g} ms, {card.sample_rate} Hz, {card.system}")
+
+
+def _print_card(card: object) -> None:
+    import dataclasses
+
+    from linnet.bundle import to_toml
+
+    table = {key: value for key, value in dataclasses.asdict(card).items() if value}  # type: ignore[call-overload]
+    click.echo(to_toml(table), nl=False)
+
+
+def _layouts(model: str | None) -> dict[bytes, Layout]:
+    from linnet import bundle
+
+    cards = [bundle.read_card(name) for name in ([model] if model else bundle.list_models())]
+    return {card.model_id: card.layout for card in cards}
+
+
+def _refuse_same(source: str, target: str) -> None:
+    if source != "-" and Path(source).exists() and Path(target).exists() and Path(source).samefile(target):
+        raise LinnetError(f"{source} is both the input and the output; name another output")
+
+
+def _progress(items: Iterable, total: int | None) -> Iterable:
+    """A progress bar on a terminal, nothing in a pipe or for work of a moment."""
+    if not sys.stderr.isatty() or total is None or total < 12:
+        yield from items
+        return
+    with click.progressbar(items, length=total, file=sys.stderr) as bar:
+        yield from bar
+
+
+def _say(text: str) -> None:
+    click.echo(f"linnet: {text}", err=True)
+
+
+def main() -> None:
+    """Run the command line: an error is one line on standard error, and exit status 2."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has gone, which is no error; but Python would complain when it flushes.
+        sys.stderr.close()
+        sys.exit(0)
+    except click.ClickException as error:
+        _say(error.format_message())
+        sys.exit(2)
+    except OSError as error:
+        _say(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error))
+        sys.exit(2)
+    except (LinnetError, ValueError) as error:
+        _say(" ".join(str(error).split()))
+        sys.exit(2)

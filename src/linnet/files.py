@@ -1,0 +1,227 @@
+"""Recordings and `.lnt` files, read and written in blocks, so that an hour needs no more memory than a minute."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+
+from linnet.bits import Codes, Header, LinnetError, Reader, Writer, keep_layers
+from linnet.runtime.audio import Samples, to_mono
+from linnet.runtime.codec import Codec, CodeDecoder, CodeEncoder
+
+PIPE = "-"
+_BLOCK_SECONDS = 5
+Progress = Callable[[Iterable, int | None], Iterable]
+
+
+class Rejoined(io.RawIOBase):
+    """A binary file some of which was read already: that first, then the rest. Not seekable, as a pipe."""
+
+    def __init__(self, head: bytes, rest: BinaryIO):
+        self.head, self.rest = head, rest
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        if size is None or size < 0:
+            head, self.head = self.head, b""
+            return head + self.rest.read()
+        head, self.head = self.head[:size], self.head[size:]
+        return head + (self.rest.read(size - len(head)) if len(head) < size else b"")
+
+
+class FileError(LinnetError):
+    """A file that cannot be read or written as what it should be."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What encoding did: samples and channels read, their rate, frames and layers written."""
+
+    samples: int
+    channels: int
+    sample_rate: int
+    frames: int
+    n_layers: int
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What decoding did: samples written, their rate, layers used, and whether the file had been cut short."""
+
+    samples: int
+    sample_rate: int
+    n_layers: int
+    truncated: bool
+
+
+@contextmanager
+def open_input(path: str) -> Iterator[BinaryIO]:
+    """A binary file, or standard input for '-'."""
+    if path == PIPE:
+        yield sys.stdin.buffer
+    else:
+        with open(path, "rb") as file:
+            yield file
+
+
+@contextmanager
+def open_output(path: str) -> Iterator[BinaryIO]:
+    """A binary file that appears, whole, only when the block ends without an error; standard output for '-'."""
+    if path == PIPE:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    with replacing(path) as partial, open(partial, "wb") as file:
+        yield file
+
+
+@contextmanager
+def replacing(path: str) -> Iterator[Path]:
+    """A new path beside `path` that takes its place if the block ends without an error, and is removed otherwise."""
+    target = Path(path)
+    if target.is_dir():
+        raise FileError(f"{path} is a folder; name a file to write")
+    if not target.parent.is_dir():
+        raise FileError(f"{path}: the folder {target.parent} does not exist")
+    handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+    os.close(handle)
+    partial = Path(name)
+    try:
+        # A temporary file is private; the finished one gets what an ordinary new file would get.
+        mask = os.umask(0)
+        os.umask(mask)
+        partial.chmod(0o666 & ~mask)
+        yield partial
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_audio(path: str) -> Iterator[soundfile.SoundFile]:
+    """A recording for reading, or one on standard input for '-'."""
+    if path != PIPE and not Path(path).exists():
+        raise FileError(f"{path} does not exist")
+    if path != PIPE and Path(path).is_dir():
+        raise FileError(f"{path} is a folder; name a recording")
+    try:
+        file = soundfile.SoundFile(sys.stdin.fileno() if path == PIPE else path, closefd=path != PIPE)
+    except soundfile.LibsndfileError as error:
+        name = "standard input" if path == PIPE else path
+        raise FileError(f"{name} is not audio that can be read ({error.error_string.rstrip('.')})") from error
+    with file:
+        yield file
+
+
+def encode_file(codec: Codec, source: str, target: BinaryIO, kbps: float | None, progress: Progress) -> Encoded:
+    """Encode a recording into a `.lnt` file; several channels are mixed to one."""
+    with open_audio(source) as audio:
+        rate, channels = audio.samplerate, audio.channels
+        n_layers = codec.layers(kbps)
+        stream = CodeEncoder(codec, rate)
+        writer = Writer(target, Header(codec.card.model_id, rate, n_layers), codec.layout)
+        count = 0
+        block = _BLOCK_SECONDS * rate
+        expected = -(-audio.frames // block) if 0 < audio.frames < 1 << 40 else None
+        for samples in progress(_read_blocks(audio, block), expected):
+            writer.write(stream.push(to_mono(samples)))
+            count += len(samples)
+        if count == 0:
+            raise FileError(f"{source} holds no audio")
+        writer.write(stream.flush())
+        writer.samples = count
+        writer.close()
+        return Encoded(count, channels, rate, writer.frames, n_layers)
+
+
+def _read_blocks(audio: soundfile.SoundFile, block: int) -> Iterator[np.ndarray]:
+    while len(samples := audio.read(block, dtype="float32", always_2d=True)):
+        yield samples
+
+
+def decode_file(
+    codec: Codec, source: BinaryIO, target: str, kbps: float | None, rate: int | None, progress: Progress,
+    lose: Callable[[Codes], Codes] = lambda codes: codes,
+) -> Decoded:  # fmt: skip
+    """Decode a `.lnt` file into a recording whose format follows from the target's ending; `lose` may drop frames."""
+    reader = Reader(source, {codec.card.model_id: codec.layout})
+    n_layers = reader.header.n_layers if kbps is None else min(codec.layers(kbps), reader.header.n_layers)
+    rate_out = rate or reader.header.sample_rate
+    stream = CodeDecoder(codec, rate_out, skip_delay=True)
+
+    def outputs() -> Iterator[Samples]:
+        expected = None if reader.frames is None else -(-reader.frames // 256)
+        for codes in progress(reader, expected):
+            yield stream.push(lose(keep_layers(codes, codec.layout, n_layers)))
+        yield stream.flush()
+
+    def limit() -> int | None:
+        return None if reader.samples is None else codec.samples_at(reader.samples, reader.header.sample_rate, rate_out)
+
+    # The end of the sound is known only at the end of a pipe, and what lies beyond it is at most what a frame and the
+    # delay hold: that much is kept back.
+    spare = codec.samples_at(codec.card.hop + codec.card.delay, codec.card.sample_rate, rate_out) + 1
+    with _audio_writer(target, rate_out) as write:
+        written = _write_trimmed(outputs(), write, limit, spare)
+    return Decoded(written, rate_out, n_layers, reader.truncated)
+
+
+def _write_trimmed(
+    parts: Iterator[Samples], write: Callable[[Samples], None], limit: Callable[[], int | None], spare: int
+) -> int:
+    """Write all parts but what exceeds `limit()`, which may be known only after the last; returns the count."""
+    held, written = np.zeros(0, np.float32), 0
+    for part in parts:
+        held = np.concatenate([held, part])
+        ready = max(len(held) - spare, 0)
+        write(held[:ready])
+        written += ready
+        held = held[ready:]
+    end = limit()
+    rest = held if end is None else np.pad(held[: max(end - written, 0)], (0, max(end - written - len(held), 0)))
+    write(rest)
+    return written + len(rest)
+
+
+@contextmanager
+def _audio_writer(target: str, rate: int) -> Iterator[Callable[[Samples], None]]:
+    if target == PIPE:
+        # Lengths of 2^32 - 1 say that nobody knows them yet, as every tool that pipes WAV understands.
+        unknown = 0xFFFFFFFF
+        header = struct.pack(
+            "<4sI4s4sIHHIIHH4sI", b"RIFF", unknown, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", unknown
+        )
+        sys.stdout.buffer.write(header)
+        yield lambda samples: _write_pcm(sys.stdout.buffer, samples)
+        sys.stdout.buffer.flush()
+        return
+    ending = Path(target).suffix.lstrip(".").upper()
+    formats = soundfile.available_formats()
+    kind = {"OGA": "OGG", "OPUS": "OGG", "AIF": "AIFF"}.get(ending, ending)
+    if kind not in formats:
+        raise FileError(f"{target}: .{ending.lower()} is not a format that can be written; use .wav, .flac, .ogg or .mp3")
+    with replacing(target) as partial:
+        subtype = "OPUS" if ending == "OPUS" else None
+        try:
+            with soundfile.SoundFile(partial, "w", rate, 1, subtype, format=kind) as file:
+                yield lambda samples: file.write(np.clip(samples, -1, 1))
+        except soundfile.LibsndfileError as error:
+            raise FileError(f"{target} cannot be written at {rate} Hz ({error.error_string.rstrip('.')})") from error
+
+
+def _write_pcm(file: BinaryIO, samples: Samples) -> None:
+    file.write(np.round(np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+    file.flush()

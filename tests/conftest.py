@@ -1,0 +1,34 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import linnet
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def recording():
+    """The path of a real recording: 5 s of speech at 16 kHz."""
+    return DATA / "speech.flac"
+
+
+@pytest.fixture(scope="session")
+def speech(recording):
+    """Its samples, float32."""
+    samples, rate = soundfile.read(recording, dtype="float32")
+    assert rate == 16000
+    return samples
+
+
+@pytest.fixture(scope="session")
+def codec():
+    return linnet.load("clear")
+
+
+@pytest.fixture(scope="session")
+def short(speech):
+    """A second and a bit of it."""
+    return np.ascontiguousarray(speech[20000:37003])

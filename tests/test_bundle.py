@@ -1,0 +1,83 @@
+import shutil
+import tomllib
+import zipfile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from linnet import bundle
+from linnet.bundle import BundleError
+
+CLEAR = bundle._SHIPPED / "clear"
+
+
+def test_a_folder_a_zip_and_a_name_are_the_same_bundle(tmp_path):
+    archive = tmp_path / "clear.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in CLEAR.iterdir():
+            file.write(path, path.name)
+    opened = [bundle.load(model) for model in ("clear", CLEAR, archive)]
+    assert opened[0] == opened[1] == opened[2]
+    assert len(opened[0].card.model_id) == 4
+    assert "clear" in bundle.list_models()
+
+
+def test_what_is_written_is_read(tmp_path):
+    source = bundle.load("clear")
+    table = tomllib.loads((CLEAR / "card.toml").read_text())
+    bundle.write_bundle(tmp_path / "copy", source.encoder, source.decoder, table)
+    assert bundle.load(tmp_path / "copy") == source
+
+
+def copy(tmp_path):
+    return shutil.copytree(CLEAR, tmp_path / "model")
+
+
+def test_damage_is_named(tmp_path):
+    folder = copy(tmp_path)
+    graph = bytearray((folder / "decoder.onnx").read_bytes())
+    graph[1000] ^= 1
+    (folder / "decoder.onnx").write_bytes(graph)
+    with pytest.raises(BundleError, match=r"decoder\.onnx is not the graph"):
+        bundle.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("format = 2", "format 2"), ("format = 1", "cannot be read"), ("nonsense", "cannot be read"), ("", "format None")],
+)
+def test_a_strange_card_is_refused(tmp_path, text, message):
+    folder = copy(tmp_path)
+    (folder / "card.toml").write_text(text)
+    with pytest.raises(BundleError, match=message):
+        bundle.load(folder)
+
+
+def test_what_is_no_bundle_is_refused(tmp_path):
+    with pytest.raises(BundleError, match="clear"):
+        bundle.load("nosuchmodel")
+    with pytest.raises(BundleError, match="incomplete"):
+        bundle.load(tmp_path)
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(BundleError, match="not a bundle"):
+        bundle.load(tmp_path / "file")
+
+
+plain = st.one_of(
+    st.text(st.characters(codec="utf-8", exclude_categories=["Cs"])),
+    st.integers(-(2**63), 2**63 - 1),
+    st.booleans(),
+    st.floats(allow_nan=False),
+)
+keys = st.text(min_size=1, max_size=8)
+
+
+@given(
+    st.recursive(
+        st.dictionaries(keys, plain | st.lists(plain, max_size=3), max_size=4),
+        lambda t: st.dictionaries(keys, t | st.lists(t, min_size=1, max_size=2), max_size=3),
+    )
+)
+def test_toml_reads_back(table):
+    assert tomllib.loads(bundle.to_toml(table)) == table
