@@ -56,7 +56,7 @@ def train(
     if resume and not last.exists():
         raise click.UsageError(f"nothing to resume: {last} does not exist; leave --resume out to start")
     if not resume and last.exists():
-        raise click.UsageError(f"{folder} already holds a run; go on with --resume or name another --run")
+        raise click.UsageError(f"{folder} already holds a run; go on with --resume or name another --folder")
     if "RANK" in os.environ:
         # One thread a process: OpenMP waits for its slowest thread, processes only for each other.
         torch.set_num_threads(1)
