@@ -171,7 +171,7 @@ def _scan_cost(model: onnx.ModelProto, call: Call) -> Cost:
     steps = arguments[states].shape[axes[0]]
     if steps == 0:
         return Cost()
-    slices = [np.take(value, 0, axis) for value, axis in zip(arguments[states:], axes, strict=True)]
+    slices = [np.asarray(np.take(value, 0, axis)) for value, axis in zip(arguments[states:], axes, strict=True)]
     first = [*arguments[:states], *slices]
     cost, _ = _Body.of(model, call.attribute("body"), first, call.values).run(first)
     return cost * steps

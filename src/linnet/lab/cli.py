@@ -35,9 +35,7 @@ _CACHE = Path("~/.cache/linnet").expanduser()
     "--corpus", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True, help="A folder with manifest.csv."
 )
 @click.option("--hours", type=click.FloatRange(min=0), default=math.inf, help="Stop, with a checkpoint, after so many hours.")
-@click.option(
-    "--run", "folder", type=click.Path(file_okay=False, path_type=Path), help="Where checkpoints and logs go [runs/NAME]."
-)
+@click.option("--folder", type=click.Path(file_okay=False, path_type=Path), help="Where checkpoints and logs go [runs/NAME].")
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
 @click.option(
     "--from", "source", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Start from this checkpoint."
