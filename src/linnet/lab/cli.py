@@ -164,6 +164,7 @@ def card(codec: Codec, recipe: Recipe, progress: object, name: str | None) -> di
         ],
         "training": {
             "recipe": recipe.name,
+            "data": recipe.data,
             "recipe_sha256": hashlib.sha256(repr(recipe).encode()).hexdigest(),
             **dataclasses.asdict(progress),  # type: ignore[call-overload]
         },

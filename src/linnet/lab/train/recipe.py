@@ -56,11 +56,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The whole of a training run."""
+    """The whole of a training run. `data` names the corpus with its licences, for the card of what is trained on it."""
 
     name: str
     stages: tuple[Stage, ...]
     system: SourceFilterConfig = field(default_factory=SourceFilterConfig)
+    data: str = ""
     seed: int = 0
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
