@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +107,8 @@ def pack(
     if not (folder / "done").exists():
         folder.mkdir(parents=True, exist_ok=True)
         tasks = [(corpus / clip.path, sample_rate, labels if kind == "speech" else None) for clip in clips]
-        with ProcessPoolExecutor(jobs) as pool:
+        # Spawned, because a fork of a process whose libraries run threads may crash.
+        with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
             packed = list(progress(pool.map(_pack_one, tasks, chunksize=8), len(tasks)))
         for name, parts in (("audio", [audio for audio, _ in packed]), ("pitch", [pitch for _, pitch in packed])):
             np.save(folder / f"{name}.npy", np.concatenate(parts))
