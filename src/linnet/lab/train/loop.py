@@ -21,6 +21,7 @@ from torch import Tensor
 
 from linnet.lab.data.corpus import Packed
 from linnet.lab.data.crops import CropSampler
+from linnet.lab.losses.loudness import LoudnessLoss
 from linnet.lab.losses.reconstruction import MultiScaleMelLoss
 from linnet.lab.systems.codec import Codec
 from linnet.lab.train.checkpoint import (
@@ -54,7 +55,8 @@ class Trainer:
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         torch.manual_seed(recipe.seed)
         self.codec = Codec(recipe.system)
-        self.mel = MultiScaleMelLoss(recipe.system.sample_rate)
+        rate = recipe.system.sample_rate
+        self.reconstruction = {"mel": MultiScaleMelLoss(rate), "loudness": LoudnessLoss(rate)}
         self.progress = Progress()
         self.average = {name: tensor.detach().clone() for name, tensor in self.codec.state_dict().items()}
         self._optimiser_tensors: dict[str, Tensor] = {}
@@ -173,12 +175,13 @@ class Trainer:
     ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:
         """The stage's losses by name, and latent and pitch where the quantizer learns."""
         codec, losses, seen = self.codec, {}, None
+        reconstructs = any(name in stage.losses for name in self.reconstruction)
         with torch.autocast("cpu", torch.bfloat16):
             if "pitch" in stage.losses:
                 logits, _ = codec.tracker(samples, codec.tracker.initial_state(len(samples)))
                 losses["pitch"] = torch.nn.functional.cross_entropy(logits.flatten(0, 1), pitch_steps.flatten() + 1)
             if stage.bottleneck == "noise":
-                losses["mel"] = self._mel_loss(codec.through_noise(samples, pitch_steps, generator), samples)
+                losses |= self._reconstruction_losses(stage, codec.through_noise(samples, pitch_steps, generator), samples)
             elif stage.bottleneck == "quantized":
                 latent = codec.encode(samples, pitch_steps)
                 with torch.autocast("cpu", enabled=False):
@@ -186,19 +189,20 @@ class Trainer:
                     seen = (latent.detach().float(), pitch_steps)
                     losses["latent"] = quantized.loss
                     losses |= {f"error_{number}": error.detach() for number, error in enumerate(quantized.error)}
-                    if "mel" in stage.losses:
+                    if reconstructs:
                         codes = codec.draw_arrivals(quantized.codes, stage.frame_loss, generator)
                         received, pitch_sent, quality = codec.receive(codes)
                         # The encoder, where it learns, gets the decoder's gradient straight through the quantizer.
                         passed = latent.float() + (received - latent.float()).detach()
-                if "mel" in stage.losses:
-                    losses["mel"] = self._mel_loss(codec.decode(passed, pitch_sent, quality), samples)
+                if reconstructs:
+                    losses |= self._reconstruction_losses(stage, codec.decode(passed, pitch_sent, quality), samples)
         return losses, seen
 
-    def _mel_loss(self, output: Tensor, samples: Tensor) -> Tensor:
+    def _reconstruction_losses(self, stage: Stage, output: Tensor, samples: Tensor) -> dict[str, Tensor]:
         delay = self.codec.delay
+        output, target = output.float()[:, delay:], samples[:, : samples.shape[1] - delay]
         with torch.autocast("cpu", enabled=False):
-            return self.mel(output.float()[:, delay:], samples[:, : samples.shape[1] - delay])
+            return {name: loss(output, target) for name, loss in self.reconstruction.items() if name in stage.losses}
 
     @torch.no_grad()
     def _fit_codebooks(self, sampler: CropSampler, stage: Stage) -> None:

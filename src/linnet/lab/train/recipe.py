@@ -26,8 +26,8 @@ class Stage:
 
     `trains` names parts, the others stay frozen. `bottleneck` is "noise" (Gaussian, at a random level), "quantized" (a
     random number of layers, with bursts of lost frames at `frame_loss` in a third of the clips) or "none". `losses` are
-    weights by name: mel (reconstruction), latent (quantization error, in units of the latent's power), pitch (the
-    tracker's cross-entropy). `pitch` is "tracked", by the tracker as it stands, which is what the codec will meet, or
+    weights by name: mel and loudness (reconstruction), latent (quantization error, in units of the latent's power), pitch
+    (the tracker's cross-entropy). `pitch` is "tracked", by the tracker as it stands, which is what the codec will meet, or
     "labelled", by the corpus's labels.
     """
 
