@@ -6,6 +6,7 @@ from linnet.lab.dsp.pitch import PitchScale
 from linnet.lab.quant.base_index import ONSET, UNVOICED, VOICED, BaseIndex
 from linnet.lab.quant.codebook import EmaCodebook
 from linnet.lab.quant.predictive import PredictiveQuantizer
+from linnet.lab.quant.residual import ResidualQuantizer
 
 
 def clusters(n=4096, dim=8, seed=0):
@@ -132,3 +133,44 @@ def test_a_missing_lower_layer_silences_those_above(fitted):
     codes[..., 1] = -1
     _, count, _ = quantizer.dequantize(codes, quantizer.initial_state(2)[0])
     assert (count == 1).all()
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_residual_layers_learn_and_each_comes_nearer(metric):
+    generator = torch.Generator().manual_seed(0)
+    quantizer = ResidualQuantizer(8, 4, size=64, code_dim=4, metric=metric)
+    latent = clusters().view(8, -1, 8)
+    quantizer.fit(latent, generator)
+    optimiser = torch.optim.Adam(quantizer.parameters(), 1e-3)
+    before = float(quantizer.eval()(latent).error[-1])
+    quantizer.train()
+    for step in range(200):
+        quantized = quantizer(latent, generator)
+        loss = (quantized.latent - latent).square().mean() + 0.25 * quantized.commitment
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        for layer in quantizer.books():
+            layer.book.update()
+        if step % 20 == 0:
+            quantizer.revive(latent, generator)
+    errors = quantizer.eval()(latent).error
+    # Euclidean k-means is near its best from the start; codebooks chosen by angle start poor and must learn.
+    assert errors[-1] < before * (0.9 if metric == "cosine" else 1.5)
+    assert (errors.diff() < 0).all()
+    assert all(layer.book.perplexity() > 10 for layer in quantizer.books())
+
+
+def test_residual_decoding_is_what_training_saw_whatever_was_dropped():
+    generator = torch.Generator().manual_seed(0)
+    quantizer = ResidualQuantizer(8, 4, size=16, code_dim=4, dropout=1.0)
+    latent = torch.randn(32, 5, 8, generator=generator, requires_grad=True)
+    quantized = quantizer(latent, generator)
+    layers = (quantized.codes >= 0).sum(-1)
+    assert set(layers.flatten().tolist()) == {1, 2, 3, 4}
+    torch.testing.assert_close(quantizer.dequantize(quantized.codes), quantized.latent)
+    quantized.latent.sum().backward()
+    assert latent.grad.abs().sum() > 0
+    holed = quantizer(latent).codes.clone()
+    holed[..., 0] = -1
+    assert (quantizer.dequantize(holed) == 0).all()

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 class EmaCodebook(nn.Module):
     """`size` vectors of `dim` dimensions, each the running mean of what it was nearest to.
 
-    `metric` is "euclidean", or "cosine": nearest by angle after both sides are normalised (Yu et al., arXiv 2110.04627), as
-    factorised codebooks use it. Entries used less than `revive_below` times their fair share are replaced by random
-    vectors of the current batch.
+    `metric` is "euclidean", or "cosine": nearest by angle (Yu et al., arXiv 2110.04627), the entries keeping their lengths, as
+    DAC's factorised codebooks have it (arXiv 2306.06546). Entries used less than `revive_below` times their fair share are
+    replaced by random vectors of the current batch.
     """
 
     def __init__(self, size: int, dim: int, *, metric: str = "euclidean", decay: float = 0.99, revive_below: float = 0.02):
@@ -53,7 +53,6 @@ class EmaCodebook(nn.Module):
 
         Kept apart from `update` so that several processes can sum their batches in between.
         """
-        x = F.normalize(x, dim=-1) if self.metric == "cosine" else x
         self.batch_sums.index_add_(0, indices, x.to(self.batch_sums.dtype))
         self.batch_usage.index_add_(0, indices, torch.ones_like(indices, dtype=self.batch_usage.dtype))
 
@@ -77,7 +76,6 @@ class EmaCodebook(nn.Module):
         dead = among[self.usage[among] < self.revive_below * fair]
         if len(dead) == 0 or len(x) == 0:
             return 0
-        x = F.normalize(x, dim=-1) if self.metric == "cosine" else x
         rows = torch.randint(len(x), (len(dead),), generator=generator)
         self.sums[dead] = x[rows].to(self.sums.dtype) * fair
         self.usage[dead] = fair
@@ -88,7 +86,6 @@ class EmaCodebook(nn.Module):
         """Start from k-means on `x` `[n, dim]`; few rows serve more than once, and with none nothing changes."""
         if len(x) == 0:
             return
-        x = F.normalize(x, dim=-1) if self.metric == "cosine" else x
         order = torch.randperm(len(x), generator=generator)
         centroids = x[order.repeat(-(-self.size // len(x)))[: self.size]].clone()
         for _ in range(iterations):
