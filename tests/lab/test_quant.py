@@ -64,15 +64,16 @@ def test_cosine_choice_ignores_length():
         EmaCodebook(4, 4, metric="manhattan")
 
 
-def test_base_index_reads_as_it_was_written():
-    quantizer = PredictiveQuantizer(8, 2, PitchScale())
+@pytest.mark.parametrize("bits", [10, 12])
+def test_base_index_reads_as_it_was_written(bits):
+    quantizer = PredictiveQuantizer(8, 2, PitchScale(), size=1 << bits)
     kinds, pitches, entries = (torch.from_numpy(table) for table in quantizer.index.tables())
     used = torch.arange(quantizer.index.used)
     coarse = torch.where(kinds == ONSET, pitches // quantizer.index.onset_grain, pitches)
     assert (quantizer.base_index(kinds, coarse, entries)[used] == used).all()
     assert set(np.unique(kinds.numpy())) == {UNVOICED, VOICED, ONSET}
     with pytest.raises(ValueError, match="indices"):
-        BaseIndex(96, unvoiced_entries=4000)
+        BaseIndex(96, size=256)
 
 
 def codes_of(quantizer, latent, pitch):

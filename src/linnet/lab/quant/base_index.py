@@ -24,16 +24,26 @@ class BaseIndex:
     """
 
     n_steps: int
-    unvoiced_entries: int = 1024
-    voiced_entries: int = 512
-    onset_entries: int = 10
+    size: int = 4096
     reach: int = 2
     onset_grain: int = 2
-    size: int = 4096
 
     def __post_init__(self) -> None:
-        if self.used > self.size:
-            raise ValueError(f"the classes need {self.used} indices, but there are {self.size}")
+        if self.onset_entries < 1:
+            raise ValueError(f"{self.size} indices are too few for {self.n_coarse} onset pitches")
+
+    @property
+    def unvoiced_entries(self) -> int:
+        return self.size // 4
+
+    @property
+    def voiced_entries(self) -> int:
+        return self.size // 8
+
+    @property
+    def onset_entries(self) -> int:
+        """What the other classes leave, shared among the pitches."""
+        return (self.size - self.unvoiced_entries - (2 * self.reach + 1) * self.voiced_entries) // self.n_coarse
 
     @property
     def n_entries(self) -> int:

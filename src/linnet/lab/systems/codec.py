@@ -20,7 +20,7 @@ class Codec(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
-        self.quantizer = PredictiveQuantizer(config.latent_dim, config.n_layers, config.pitch)
+        self.quantizer = PredictiveQuantizer(config.latent_dim, config.n_layers, config.pitch, size=1 << config.bits)
         self.decoder = Decoder(config)
         self.tracker = PitchTracker(config.sample_rate, config.hop, config.pitch)
         self.delay = config.window - config.hop

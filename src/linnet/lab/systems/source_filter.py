@@ -22,7 +22,7 @@ from linnet.lab.nn.blocks import Chain, ConvNeXt, ResidualGru, State
 
 @dataclass(frozen=True)
 class SourceFilterConfig:
-    """Sizes of the networks; `window - hop` samples of overlap and the hop make up the latency."""
+    """Sizes of the networks; `window - hop` samples of overlap and the hop make up the latency. A layer has `bits` a frame."""
 
     sample_rate: int = 16000
     hop: int = 192
@@ -36,6 +36,7 @@ class SourceFilterConfig:
     decoder_blocks: int = 3
     head: str = "source-filter"
     n_layers: int = 6
+    bits: int = 12
     pitch: PitchScale = field(default_factory=PitchScale)
 
     def __post_init__(self) -> None:
