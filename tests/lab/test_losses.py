@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from linnet.lab.losses.adversarial import DiscriminatorConfig, Discriminators
 from linnet.lab.losses.loudness import LoudnessLoss
 from linnet.lab.losses.reconstruction import MultiScaleMelLoss
 
@@ -55,3 +56,32 @@ def test_hearing_has_a_threshold() -> None:
     powers = loss.band_powers(tone(1000, 2**0.5 * 10 ** (-85 / 20)))
     assert loss.loudness(powers).max() == 0
     assert loss.loudness(100 * powers).max() > 0
+
+
+@pytest.mark.parametrize("kind", ["least-squares", "hinge"])
+def test_discriminators_learn_to_tell_noise_from_a_tone(kind: str) -> None:
+    torch.manual_seed(0)
+    rivals = Discriminators(DiscriminatorConfig((256,), (512,), channels=4, depth=3, loss=kind), RATE)
+    optimiser = torch.optim.Adam(rivals.parameters(), 2e-3)
+    output, target = 0.03 * torch.randn(2, RATE // 2), tone(500).repeat(2, 1)
+    first = {}
+    for _ in range(25):
+        loss, scores = rivals.discriminate(output, target)
+        first = first or scores
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert scores["score_real"] - scores["score_fake"] > 0.5 + first["score_real"] - first["score_fake"]
+
+
+def test_features_of_equal_audio_match_and_level_is_not_seen() -> None:
+    rivals = Discriminators(DiscriminatorConfig(), RATE)
+    noise = torch.randn(1, RATE // 2, generator=torch.Generator().manual_seed(0))
+    assert rivals.judge(tone(500), tone(500))["feature_matching"] < 1e-6
+    near, quiet = rivals.judge(0.1 * noise, tone(500)), rivals.judge(0.01 * noise, tone(500, 0.01))
+    torch.testing.assert_close(near, quiet, rtol=1e-3, atol=1e-5)
+
+
+def test_an_unknown_adversarial_loss_is_refused() -> None:
+    with pytest.raises(ValueError, match="least-squares"):
+        DiscriminatorConfig(loss="wasserstein")

@@ -11,6 +11,7 @@ import torch
 from linnet.lab.data.corpus import pack
 from linnet.lab.data.crops import CropConfig, CropSampler
 from linnet.lab.dsp.pitch import PitchLabels
+from linnet.lab.losses.adversarial import DiscriminatorConfig
 from linnet.lab.systems.source_filter import SourceFilterConfig
 from linnet.lab.train.checkpoint import load_checkpoint
 from linnet.lab.train.loop import Data, Trainer
@@ -62,8 +63,12 @@ def recipe():
         Stage("tracker", 2, ("tracker",), {"pitch": 1.0}, batch=2, crops=CROPS, pitch="labelled"),
         Stage("autoencoder", 3, ("encoder", "decoder"), {"mel": 15.0}, "noise", batch=2, crops=CROPS),
         Stage("joint", 3, ("encoder", "quantizer", "decoder"), {"mel": 15.0, "latent": 1.0}, "quantized", batch=2, crops=CROPS),
-    )
-    return Recipe("small", stages, SMALL)
+        Stage(
+            "adversarial", 3, ("decoder",), {"mel": 15.0, "adversarial": 1.0, "feature_matching": 1.0}, "quantized", batch=2,
+            crops=CROPS, discriminator_warmup_steps=1,
+        ),
+    )  # fmt: skip
+    return Recipe("small", stages, SMALL, DiscriminatorConfig((64,), (128,), channels=2, depth=2))
 
 
 def test_packing_keeps_every_recording_and_its_pitch(packed):
@@ -104,16 +109,19 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(packed, tmp_path):
     last = tmp_path / "parts" / "last.safetensors"
     sessions = 0
     # A budget of no hours ends each session after one step.
-    while sessions == 0 or load_checkpoint(last).progress.stage < 3:
+    while sessions == 0 or load_checkpoint(last).progress.stage < 4:
         list(Trainer(recipe(), data, tmp_path / "parts", resume=last if sessions else None).run(0.0))
         sessions += 1
-    assert sessions >= 8
+    assert sessions >= 11
     whole, parts = load_checkpoint(tmp_path / "whole" / "last.safetensors"), load_checkpoint(last)
     assert whole.recipe == parts.recipe == recipe()
     for name, tensor in whole.weights.items():
         torch.testing.assert_close(parts.weights[name], tensor, msg=name)
     for name, tensor in whole.average.items():
         torch.testing.assert_close(parts.average[name], tensor, msg=name)
+    assert whole.discriminators
+    for name, tensor in whole.discriminators.items():
+        torch.testing.assert_close(parts.discriminators[name], tensor, msg=name)
 
 
 def test_another_system_under_old_weights_is_refused(packed, tmp_path):
@@ -139,12 +147,15 @@ def test_an_unknown_key_names_the_nearest(tmp_path):
     path.write_text('name = "x"\n[[stages]]\nname = "a"\nsteps = "many"\ntrains = ["encoder"]\nlosses = {}\n')
     with pytest.raises(ValueError, match="expected int"):
         load_recipe(path)
+    path.write_text('name = "x"\n[[stages]]\nname = "a"\nsteps = 1\ntrains = ["encoder"]\nlosses = { loudnes = 1.0 }\n')
+    with pytest.raises(ValueError, match="unknown loss 'loudnes'; did you mean 'loudness'"):
+        load_recipe(path)
 
 
 def test_shipped_recipes_load():
     from pathlib import Path
 
-    recipes = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+    recipes = sorted((Path(__file__).parents[2] / "recipes").rglob("*.toml"))
     assert recipes
     for path in recipes:
         assert load_recipe(path).name == path.stem

@@ -24,12 +24,14 @@ class Quantized:
     """`codes` int64 `[batch, frames, layers]` and the training losses.
 
     `error` holds mean squared errors in the latent's units: of the prediction, then after each layer, `[1 + layers]`.
-    `loss` is their sum with the commitment.
+    `loss` teaches predictor and projections; `commitment`, the mean of the errors, teaches the encoder to give latents that
+    are easily predicted and quantized.
     """
 
     codes: Tensor
     error: Tensor
     loss: Tensor
+    commitment: Tensor
 
 
 class PredictiveQuantizer(nn.Module):
@@ -145,7 +147,7 @@ class PredictiveQuantizer(nn.Module):
         return torch.stack(indices, 1)
 
     def forward(self, latent: Tensor, pitch_steps: Tensor) -> Quantized:
-        """Quantize with all layers, for training: the losses reach predictor and projections, not the latent.
+        """Quantize with all layers, for training.
 
         In training mode the codebooks gather statistics for their next update.
         """
@@ -157,6 +159,7 @@ class PredictiveQuantizer(nn.Module):
             self.base.accumulate((target - predicted.detach()).flatten(0, 1), entries.flatten())
         total = predicted + vectors
         errors = [(target - predicted).square().mean(), (target - total).square().mean()]
+        totals = [predicted, total]
         loss = errors[0]
         columns = [indices]
         for inward, outward, book in self._residual_layers():
@@ -168,8 +171,10 @@ class PredictiveQuantizer(nn.Module):
             # Straight through the search, so that the projection inward learns from what comes out.
             total = total.detach() + outward(small + (looked_up - small).detach())
             errors.append((target - total).square().mean())
+            totals.append(total)
             loss = loss + errors[-1] + 0.25 * (small - looked_up).square().mean()
-        return Quantized(torch.stack(columns, -1), torch.stack(errors), loss)
+        commitment = torch.stack([(latent - total.detach()).square().mean() for total in totals]).mean()
+        return Quantized(torch.stack(columns, -1), torch.stack(errors), loss, commitment)
 
     def pitch_frame(self, index: Tensor, previous: Tensor) -> Tensor:
         """The receiver's side of one frame's pitch: base index `[batch]` (-1: lost) and 1 + pitch before -> 1 + pitch.

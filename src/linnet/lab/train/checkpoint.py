@@ -1,11 +1,11 @@
-"""Checkpoints: one safetensors file that holds the weights, their running average, the optimiser and the whole recipe."""
+"""Checkpoints: one safetensors file that holds the weights, their running average, the optimisers and the whole recipe."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -32,7 +32,8 @@ class Progress:
 class Checkpoint:
     """`weights` and `average` by parameter name; `optimiser` is empty where a stage has just ended.
 
-    `average` may be empty too, where only the finished weights are kept.
+    `average` may be empty too, where only the finished weights are kept. The discriminators' groups are empty before the
+    first adversarial stage.
     """
 
     recipe: Recipe
@@ -40,13 +41,18 @@ class Checkpoint:
     weights: dict[str, Tensor]
     average: dict[str, Tensor]
     optimiser: dict[str, Tensor]
+    discriminators: dict[str, Tensor] = field(default_factory=dict)
+    discriminator_optimiser: dict[str, Tensor] = field(default_factory=dict)
+
+
+_GROUPS = ("weights", "average", "optimiser", "discriminators", "discriminator_optimiser")
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write beside and rename, so that a killed run never leaves half a checkpoint."""
     tensors = {
         f"{group}/{name}": tensor.detach().contiguous()
-        for group in ("weights", "average", "optimiser")
+        for group in _GROUPS
         for name, tensor in getattr(checkpoint, group).items()
     }
     metadata = {
@@ -71,7 +77,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(f"{path} is not a checkpoint: {error}") from error
     if metadata.get("format") != _FORMAT:
         raise ValueError(f"{path} is not a checkpoint of this version (format {metadata.get('format')!r})")
-    groups: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "optimiser": {}}
+    groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
     for name, tensor in tensors.items():
         group, _, rest = name.partition("/")
         groups[group][rest] = tensor

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from linnet.lab.data.corpus import Packed
 from linnet.lab.data.crops import CropSampler
+from linnet.lab.losses.adversarial import Discriminators
 from linnet.lab.losses.loudness import LoudnessLoss
 from linnet.lab.losses.reconstruction import MultiScaleMelLoss
 from linnet.lab.systems.codec import Codec
@@ -59,7 +60,9 @@ class Trainer:
         self.reconstruction = {"mel": MultiScaleMelLoss(rate), "loudness": LoudnessLoss(rate)}
         self.progress = Progress()
         self.average = {name: tensor.detach().clone() for name, tensor in self.codec.state_dict().items()}
+        self.discriminators = Discriminators(recipe.discriminators, rate)
         self._optimiser_tensors: dict[str, Tensor] = {}
+        self._rival_tensors: dict[str, Tensor] = {}
         if resume is not None:
             self._restore(load_checkpoint(resume))
 
@@ -71,6 +74,9 @@ class Trainer:
         self.average = checkpoint.average or checkpoint.weights
         self.progress = checkpoint.progress
         self._optimiser_tensors = checkpoint.optimiser
+        if checkpoint.discriminators and checkpoint.recipe.discriminators == self.recipe.discriminators:
+            self.discriminators.load_state_dict(checkpoint.discriminators)
+            self._rival_tensors = checkpoint.discriminator_optimiser
 
     def run(self, hours: float, checkpoint_minutes: float = 5.0) -> Iterator[dict[str, float]]:
         """Train until the recipe ends or `hours` are over; yields the metrics of every step.
@@ -102,12 +108,20 @@ class Trainer:
             tensors = dict(self._optimiser_tensors)
             if self.optimiser is not None:
                 tensors = optimiser_tensors(self.optimiser, self.names)
-            checkpoint = Checkpoint(self.recipe, self.progress, self.codec.state_dict(), self.average, tensors)
+            if self.rival_optimiser is not None:
+                self._rival_tensors = optimiser_tensors(self.rival_optimiser, self.rival_names)
+            rivals = self.discriminators.state_dict() if self._rival_tensors else {}
+            checkpoint = Checkpoint(
+                self.recipe, self.progress, self.codec.state_dict(), self.average, tensors, rivals, self._rival_tensors
+            )
             for stem in {name, "last"}:
                 save_checkpoint(self.folder / f"{stem}.safetensors", checkpoint)
 
     optimiser: torch.optim.AdamW | None = None
     names: list[str]
+    # The discriminators' own, from the first adversarial stage on.
+    rival_optimiser: torch.optim.AdamW | None = None
+    rival_names: list[str]
 
     def _stage(self, stage: Stage) -> Iterator[dict[str, float]]:
         recipe, system = self.recipe, self.recipe.system
@@ -121,6 +135,11 @@ class Trainer:
             parameters.values(), stage.learning_rate, (0.8, 0.99), weight_decay=recipe.weight_decay
         )
         restore_optimiser(self.optimiser, self.names, self._optimiser_tensors)
+        if stage.adversarial and self.rival_optimiser is None:
+            rivals = dict(self.discriminators.named_parameters())
+            self.rival_names = list(rivals)
+            self.rival_optimiser = torch.optim.AdamW(rivals.values(), stage.discriminator_learning_rate, (0.5, 0.9))
+            restore_optimiser(self.rival_optimiser, self.rival_names, self._rival_tensors)
         if "latent" in stage.losses and not self.codec.quantizer.fitted:
             self._fit_codebooks(sampler, stage)
         while self.progress.step < stage.steps:
@@ -153,7 +172,18 @@ class Trainer:
         assert self.optimiser is not None
         samples, pitch_steps = self._draw(sampler, stage, self.progress.step, self.rank)
         generator = torch.Generator().manual_seed(hash((sampler.seed, self.progress.step, self.rank)) % (1 << 62))
-        losses, latents = self._losses(stage, samples, pitch_steps, generator)
+        alone = stage.adversarial and self.progress.step < stage.discriminator_warmup_steps
+        with torch.set_grad_enabled(not alone):
+            losses, latents, output = self._losses(stage, samples, pitch_steps, generator)
+        rival_metrics: dict[str, float] = {}
+        if output is not None:
+            delay = self.codec.delay
+            output, target = output.float()[:, delay:], samples[:, : samples.shape[1] - delay]
+            if stage.adversarial:
+                rival_metrics = self._train_discriminators(stage, output, target)
+                if alone:
+                    return rival_metrics
+            losses |= self._reconstruction_losses(stage, output, target)
         total = torch.stack([stage.losses[name] * value for name, value in losses.items() if name in stage.losses]).sum()
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
@@ -168,41 +198,57 @@ class Trainer:
                     self.average[name].lerp_(tensor, max(self.recipe.averaging, 1 / (self.progress.step + 1)))
                 else:
                     self.average[name].copy_(tensor)
-        return {**{name: value.item() for name, value in losses.items()}, "gradient": norm.item()}
+        return {**{name: value.item() for name, value in losses.items()}, **rival_metrics, "gradient": norm.item()}
+
+    def _train_discriminators(self, stage: Stage, output: Tensor, target: Tensor) -> dict[str, float]:
+        """One step of the discriminators on what the codec just made."""
+        assert self.rival_optimiser is not None
+        self.discriminators.requires_grad_(True)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, metrics = self.discriminators.discriminate(output, target)
+        for group in self.rival_optimiser.param_groups:
+            group["lr"] = stage.discriminator_learning_rate
+        self.rival_optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self._sum_over_processes([p.grad for p in self.discriminators.parameters() if p.grad is not None], mean=True)
+        self.rival_optimiser.step()
+        self.discriminators.requires_grad_(False)
+        return {"discriminator": loss.item(), **metrics}
 
     def _losses(
         self, stage: Stage, samples: Tensor, pitch_steps: Tensor, generator: torch.Generator
-    ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:
-        """The stage's losses by name, and latent and pitch where the quantizer learns."""
-        codec, losses, seen = self.codec, {}, None
-        reconstructs = any(name in stage.losses for name in self.reconstruction)
+    ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None, Tensor | None]:
+        """The stage's losses on codes and pitch by name, latent and pitch where the quantizer learns, and what was decoded."""
+        codec, losses, seen, output = self.codec, {}, None, None
+        decodes = stage.adversarial or any(name in stage.losses for name in self.reconstruction)
         with torch.autocast("cpu", torch.bfloat16):
             if "pitch" in stage.losses:
                 logits, _ = codec.tracker(samples, codec.tracker.initial_state(len(samples)))
                 losses["pitch"] = torch.nn.functional.cross_entropy(logits.flatten(0, 1), pitch_steps.flatten() + 1)
             if stage.bottleneck == "noise":
-                losses |= self._reconstruction_losses(stage, codec.through_noise(samples, pitch_steps, generator), samples)
+                output = codec.through_noise(samples, pitch_steps, generator)
             elif stage.bottleneck == "quantized":
                 latent = codec.encode(samples, pitch_steps)
                 with torch.autocast("cpu", enabled=False):
                     quantized = codec.quantizer(latent.float(), pitch_steps)
                     seen = (latent.detach().float(), pitch_steps)
-                    losses["latent"] = quantized.loss
+                    losses |= {"latent": quantized.loss, "commitment": quantized.commitment}
                     losses |= {f"error_{number}": error.detach() for number, error in enumerate(quantized.error)}
-                    if reconstructs:
+                    if decodes:
                         codes = codec.draw_arrivals(quantized.codes, stage.frame_loss, generator)
                         received, pitch_sent, quality = codec.receive(codes)
                         # The encoder, where it learns, gets the decoder's gradient straight through the quantizer.
                         passed = latent.float() + (received - latent.float()).detach()
-                if reconstructs:
-                    losses |= self._reconstruction_losses(stage, codec.decode(passed, pitch_sent, quality), samples)
-        return losses, seen
+                if decodes:
+                    output = codec.decode(passed, pitch_sent, quality)
+        return losses, seen, output
 
-    def _reconstruction_losses(self, stage: Stage, output: Tensor, samples: Tensor) -> dict[str, Tensor]:
-        delay = self.codec.delay
-        output, target = output.float()[:, delay:], samples[:, : samples.shape[1] - delay]
-        with torch.autocast("cpu", enabled=False):
-            return {name: loss(output, target) for name, loss in self.reconstruction.items() if name in stage.losses}
+    def _reconstruction_losses(self, stage: Stage, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        losses = {name: loss(output, target) for name, loss in self.reconstruction.items() if name in stage.losses}
+        if stage.adversarial:
+            with torch.autocast("cpu", torch.bfloat16):
+                losses |= self.discriminators.judge(output, target)
+        return losses
 
     @torch.no_grad()
     def _fit_codebooks(self, sampler: CropSampler, stage: Stage) -> None:

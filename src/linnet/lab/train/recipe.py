@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from linnet.lab.data.crops import CropConfig
+from linnet.lab.losses.adversarial import DiscriminatorConfig
 from linnet.lab.systems.source_filter import SourceFilterConfig
 
 T = TypeVar("T")
 
 PARTS = ("encoder", "quantizer", "decoder", "tracker")
 BOTTLENECKS = ("noise", "quantized", "none")
+LOSSES = ("mel", "loudness", "adversarial", "feature_matching", "latent", "commitment", "pitch")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class Stage:
 
     `trains` names parts, the others stay frozen. `bottleneck` is "noise" (Gaussian, at a random level), "quantized" (a
     random number of layers, with bursts of lost frames at `frame_loss` in a third of the clips) or "none". `losses` are
-    weights by name: mel and loudness (reconstruction), latent (quantization error, in units of the latent's power), pitch
+    weights by name: mel and loudness (reconstruction), adversarial and feature_matching (with the recipe's discriminators,
+    which learn at `discriminator_learning_rate`, alone for the first `discriminator_warmup_steps`), latent (what the
+    quantizer learns from) and commitment (what the encoder does), both errors in units of the latent's power, and pitch
     (the tracker's cross-entropy). `pitch` is "tracked", by the tracker as it stands, which is what the codec will meet, or
     "labelled", by the corpus's labels.
     """
@@ -41,17 +45,33 @@ class Stage:
     learning_rate: float = 1e-3
     final_learning_rate: float = 5e-5
     warmup_steps: int = 200
+    discriminator_learning_rate: float = 5e-4
+    discriminator_warmup_steps: int = 0
     batch: int = 16
     crops: CropConfig = field(default_factory=CropConfig)
 
     def __post_init__(self) -> None:
         if self.pitch not in ("tracked", "labelled"):
             raise ValueError(f"stage {self.name!r}: pitch {self.pitch!r} is neither 'tracked' nor 'labelled'")
+        for name in self.losses:
+            if name not in LOSSES:
+                near = difflib.get_close_matches(name, LOSSES, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"losses are {', '.join(LOSSES)}"
+                raise ValueError(f"stage {self.name!r}: unknown loss {name!r}; {hint}")
+        if self.adversarial and self.bottleneck == "none":
+            raise ValueError(
+                f"stage {self.name!r}: nothing is decoded without a bottleneck, so there is nothing to discriminate"
+            )
         unknown = set(self.trains) - set(PARTS)
         if unknown:
             raise ValueError(f"stage {self.name!r} trains {', '.join(sorted(unknown))}; parts are {', '.join(PARTS)}")
         if self.bottleneck not in BOTTLENECKS:
             raise ValueError(f"stage {self.name!r}: bottleneck {self.bottleneck!r} is not one of {', '.join(BOTTLENECKS)}")
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether discriminators learn in this stage."""
+        return "adversarial" in self.losses or "feature_matching" in self.losses
 
 
 @dataclass(frozen=True)
@@ -61,6 +81,7 @@ class Recipe:
     name: str
     stages: tuple[Stage, ...]
     system: SourceFilterConfig = field(default_factory=SourceFilterConfig)
+    discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     data: str = ""
     seed: int = 0
     weight_decay: float = 0.01
