@@ -2,12 +2,15 @@
 
 import csv
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from click.testing import CliRunner
 
+from linnet.lab.cli import train
 from linnet.lab.data.corpus import pack
 from linnet.lab.data.crops import CropConfig, CropSampler
 from linnet.lab.dsp.pitch import PitchLabels
@@ -159,3 +162,40 @@ def test_shipped_recipes_load():
     assert recipes
     for path in recipes:
         assert load_recipe(path).name == path.stem
+
+
+def test_the_command_trains_validates_and_resumes(corpus, tmp_path):
+    plan = tmp_path / "tiny.toml"
+    plan.write_text("""
+name = "tiny"
+validation_clips = 1
+discriminators = { stft_windows = [64], mel_windows = [128], channels = 2, depth = 2 }
+[system]
+latent_dim = 16
+encoder_channels = 16
+encoder_hidden = 16
+encoder_blocks = 1
+decoder_channels = 16
+decoder_hidden = 16
+decoder_blocks = 2
+[[stages]]
+name = "all"
+steps = 25
+trains = ["encoder", "quantizer", "decoder"]
+bottleneck = "quantized"
+losses = { mel = 15.0, loudness = 1.0, latent = 1.0, commitment = 1.0, adversarial = 1.0, feature_matching = 1.0 }
+batch = 1
+crops = { frames = 12 }
+""")
+    options = [str(plan), "--corpus", str(corpus), "--folder", str(tmp_path / "run"), "--cache", str(tmp_path), "--jobs", "1"]
+    started = CliRunner().invoke(train, options)
+    assert started.exit_code == 0, started.output
+    assert "all 25/25" in started.output
+    assert (tmp_path / "run" / "spectrogram-0.png").stat().st_size > 1000
+    metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert {"mel", "loudness", "commitment", "adversarial", "discriminator", "score_real"} <= metrics[0].keys()
+    assert {"pesq/unquantized", "estoi/6 layers", "perplexity/layer 1"} <= metrics[-1].keys()
+    again = CliRunner().invoke(train, options)
+    assert again.exit_code == 2
+    assert "--resume" in again.output
+    assert CliRunner().invoke(train, [*options, "--resume"]).exit_code == 0

@@ -7,8 +7,10 @@ import hashlib
 import math
 import os
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -20,7 +22,7 @@ from linnet.lab.data.corpus import Packed, pack
 from linnet.lab.dsp.pitch import PitchLabels
 from linnet.lab.export import export_decoder, export_encoder
 from linnet.lab.systems.codec import Codec
-from linnet.lab.train.checkpoint import load_checkpoint
+from linnet.lab.train.checkpoint import Progress, load_checkpoint
 from linnet.lab.train.loop import Data, Trainer, append_metrics
 from linnet.lab.train.recipe import Recipe, load_recipe
 from linnet.lab.train.validate import choose_clips, draw_spectrograms, listen, score
@@ -44,9 +46,13 @@ _CACHE = Path("~/.cache/linnet").expanduser()
     "--cache", type=click.Path(file_okay=False, path_type=Path), default=_CACHE, help="Where packed corpora are kept."
 )
 @click.option("--jobs", type=click.IntRange(min=1), default=2, help="Processes that pack the corpus.")
+@click.option(
+    "--validate-minutes", type=click.FloatRange(min=0), default=30.0, help="Validate so often, and after every stage [30]."
+)
 def train(
-    recipe: Path, corpus: Path, hours: float, folder: Path | None, resume: bool, source: Path | None, cache: Path, jobs: int
-) -> None:
+    recipe: Path, corpus: Path, hours: float, folder: Path | None, resume: bool, source: Path | None, cache: Path, jobs: int,
+    validate_minutes: float,
+) -> None:  # fmt: skip
     """Train what RECIPE says. Under torchrun, one process a core trains together."""
     plan = load_recipe(recipe)
     folder = folder or Path("runs") / plan.name
@@ -63,19 +69,44 @@ def train(
     speech, noise, valid = _pack(plan, corpus, cache, jobs)
     trainer = Trainer(plan, Data(speech, noise), folder, resume=last if resume else source)
     writer = SummaryWriter(str(folder)) if trainer.rank == 0 else None
+    display = _Display(plan) if trainer.rank == 0 else None
     totals: dict[str, float] = {}
-    validated = trainer.progress.stage
+    stage, validated = trainer.progress.stage, time.monotonic()
     for count, metrics in enumerate(trainer.run(hours), start=1):
         totals = {name: totals.get(name, 0.0) + value for name, value in metrics.items()}
         if count % _LOG_EVERY == 0:
-            if writer:
-                _log(folder, writer, trainer, {name: value / _LOG_EVERY for name, value in totals.items()})
+            if writer and display:
+                means = {name: value / _LOG_EVERY for name, value in totals.items()}
+                _log(folder, writer, trainer, means)
+                display.show(trainer.progress, means)
             totals = {}
-        if writer and trainer.progress.stage != validated:
-            validated = trainer.progress.stage
+        if writer and (trainer.progress.stage != stage or time.monotonic() - validated > 60 * validate_minutes):
             _validate(folder, writer, trainer, valid)
+            stage, validated = trainer.progress.stage, time.monotonic()
     if writer:
         _validate(folder, writer, trainer, valid)
+
+
+class _Display:
+    """How the run goes, on standard error: a bar a stage on a terminal, else a line every so often."""
+
+    def __init__(self, plan: Recipe):
+        self.plan = plan
+        self.bar: Any = None
+
+    def show(self, progress: Progress, metrics: dict[str, float]) -> None:
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        stage = self.plan.stages[min(progress.stage, len(self.plan.stages) - 1)]
+        if not sys.stderr.isatty():
+            click.echo(f"{stage.name} {progress.step}/{stage.steps}  {progress.hours:.2f} h  {shown}", err=True)
+            return
+        if self.bar is None or self.bar.label != stage.name:
+            if self.bar is not None:
+                self.bar.render_finish()
+            self.bar = click.progressbar(
+                length=stage.steps, label=stage.name, show_pos=True, item_show_func=str, file=sys.stderr, update_min_steps=1
+            )
+        self.bar.update(progress.step - self.bar.pos, shown)
 
 
 def _pack(plan: Recipe, corpus: Path, cache: Path, jobs: int) -> tuple[Packed, Packed | None, Packed]:
@@ -111,8 +142,6 @@ def _log(folder: Path, writer: SummaryWriter, trainer: Trainer, metrics: dict[st
     append_metrics(folder, {"stage": stage.name, **dataclasses.asdict(progress), **metrics})
     for name, value in metrics.items():
         writer.add_scalar(f"{stage.name}/{name}", value, progress.step)
-    shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-    click.echo(f"{stage.name} {progress.step}/{stage.steps}  {progress.hours:.2f} h  {shown}", err=True)
 
 
 def _validate(folder: Path, writer: SummaryWriter, trainer: Trainer, valid: Packed) -> None:
@@ -122,13 +151,19 @@ def _validate(folder: Path, writer: SummaryWriter, trainer: Trainer, valid: Pack
     layers = tuple(range(1, codec.config.n_layers + 1))
     heard = [listen(codec, valid, clip, layers) for clip in choose_clips(valid, trainer.recipe.validation_clips)]
     scores = score(heard, codec.config.sample_rate)
+    if codec.quantizer.fitted:
+        # How many entries are in effective use: a codebook that dies is seen here first.
+        books = codec.quantizer.codebooks()
+        scores |= {f"perplexity/layer {number}": book.perplexity() for number, book in enumerate(books, start=1)}
     progress = dataclasses.asdict(trainer.progress)
     append_metrics(folder, {"stage": "validation", **progress, **scores})
+    heard_s = int(trainer.progress.audio_seconds)
     for name, value in scores.items():
-        writer.add_scalar(f"validation/{name}", value, trainer.progress.stage)
+        writer.add_scalar(f"validation/{name}", value, heard_s)
     for number, clip in enumerate(heard[:3]):
-        path = folder / f"spectrogram-{number}-stage{trainer.progress.stage}.png"
-        draw_spectrograms(clip, codec.config.sample_rate, path)
+        figure = draw_spectrograms(clip, codec.config.sample_rate)
+        figure.savefig(folder / f"spectrogram-{number}.png")
+        writer.add_figure(f"validation/spectrogram {number}", figure, heard_s)
     click.echo("  ".join(f"{name} {value:.3f}" for name, value in scores.items()), err=True)
 
 

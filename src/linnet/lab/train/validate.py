@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from linnet.evaluate.metrics import estoi, pesq_wb
@@ -68,14 +68,11 @@ def score(heard: list[Heard], sample_rate: int) -> dict[str, float]:
     return {name: float(np.nanmean(values)) for name, values in scores.items()}
 
 
-def draw_spectrograms(heard: Heard, sample_rate: int, path: Path) -> None:
-    """Reference and outputs one above the other, as a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+def draw_spectrograms(heard: Heard, sample_rate: int) -> Figure:
+    """Reference and outputs one above the other."""
     shown = {"reference": heard.reference, **heard.outputs}
     figure = Figure(figsize=(12, 2.2 * len(shown)), layout="constrained")
     for axis, (name, samples) in zip(figure.subplots(len(shown), 1), shown.items(), strict=True):
         axis.specgram(samples + 1e-6, NFFT=512, noverlap=384, Fs=sample_rate, vmin=-130, vmax=-30, cmap="magma")
         axis.set_ylabel(name)
-    FigureCanvasAgg(figure).print_png(str(path))
+    return figure
