@@ -79,7 +79,8 @@ def remember(
     layer: Any = codec.quantizer.memory
 
     def step(inner: Builder, hidden: str, previous: str, gates: str, new: str, what: str) -> tuple[list[str], list[str]]:
-        own = inner.Split(linear(inner, hidden, layer.weight_hh_l0, layer.bias_hh_l0), memory.sizes, outputs=2, axis=-1)
+        recurrent = linear(inner, hidden, layer.weight_hh_l0, layer.bias_hh_l0, exact=True)
+        own = inner.Split(recurrent, memory.sizes, outputs=2, axis=-1)
         after = gru_cell(inner, (gates, new), own, hidden)
         place = inner.Add(previous, what)
         return [after, inner.Gather(inner.integers(table.pitch * table.n), place)], [inner.Identity(hidden), place]

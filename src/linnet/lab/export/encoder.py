@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from onnx import TensorProto
 from torch import Tensor
 
 from linnet.lab.dsp.stft import Stft
@@ -34,8 +35,8 @@ def export_encoder(codec: Codec, *, eight_bit: bool = True) -> bytes:
     wanted = pitch(g, tracker, powers[:2])
     latent = network(g, codec, powers[2], wanted)
     rest, base = search_base(g, codec, latent, wanted)
-    codes = g.Concat(base, *search_rest(g, codec, rest), axis=1)
-    g.output("codes", codes, np.int64, ["frames", codec.config.n_layers])
+    above = g.Cast(g.Concat(*search_rest(g, codec, rest), axis=1), to=TensorProto.INT64)
+    g.output("codes", g.Concat(base, above, axis=1), np.int64, ["frames", codec.config.n_layers])
     return g.finish()
 
 
@@ -129,24 +130,21 @@ def search_base(g: Builder, codec: Codec, latent: str, wanted: str) -> tuple[str
     memory_layer: Any = quantizer.memory
     coder = PitchCoder.of(quantizer)
     book = Codebook.of(quantizer.base.entries, eight_bit=g.eight_bit)
-    kinds = np.arange(3)[:, None]
-    other = quantizer.entry_kind.numpy() != kinds
-    offsets = (-book.half_powers() - 1e9 * other).astype(np.float32)
     hidden_size = memory_layer.hidden_size
     joint = torch.cat([quantizer.predict.weight, memory_layer.weight_hh_l0])
     bias = torch.cat([quantizer.predict.bias, memory_layer.bias_hh_l0])
 
     def step(inner: Builder, hidden: str, previous: str, target: str, want: str) -> tuple[list[str], list[str]]:
-        entries = book.table(inner)
-        memory = Memory(inner, quantizer, entries)
+        memory = Memory(inner, quantizer, book.table(inner))
         sizes = np.array([dim, *memory.sizes])
-        predicted, *own = inner.Split(linear(inner, hidden, joint, bias), sizes, outputs=3, axis=-1)
+        predicted, *own = inner.Split(linear(inner, hidden, joint, bias, exact=True), sizes, outputs=3, axis=-1)
         rest = inner.Sub(target, predicted)
         place = inner.Add(previous, want)
-        entry = book.nearest(inner, rest, offsets, inner.Gather(inner.integers(coder.kind), place))
+        kind = inner.Gather(inner.integers(coder.kind), place)
+        entry = book.nearest_of_kind(inner, rest, quantizer.entry_kind.numpy(), kind)
         after = gru_cell(inner, [inner.Gather(table, entry) for table in memory.tables], own, hidden)
         sent = inner.Gather(inner.integers(coder.sent * coder.n), place)
-        return [after, sent], [inner.Sub(rest, inner.Gather(entries, entry)), entry, place]
+        return [after, sent], [rest, entry, place]
 
     hidden = g.state("memory", np.float32, [1, hidden_size])
     # In units of the table's rows, so that a row and a column only need adding.
@@ -156,7 +154,7 @@ def search_base(g: Builder, codec: Codec, latent: str, wanted: str) -> tuple[str
     *after, rest, entry, place = g.scan(step, [hidden, previous], series, types, shapes)
     g.keep(hidden, after[0])
     g.keep(previous, after[1])
-    return rest, g.Add(entry, g.Gather(g.integers(coder.first), place))
+    return g.Sub(rest, g.Gather(book.table(g), entry)), g.Add(entry, g.Gather(g.integers(coder.first), place))
 
 
 def search_rest(g: Builder, codec: Codec, rest: str) -> list[str]:
@@ -166,7 +164,7 @@ def search_rest(g: Builder, codec: Codec, rest: str) -> list[str]:
     for inward, outward, book in layers:
         codebook = Codebook.of(book.entries, eight_bit=g.eight_bit)
         small = g.MatMul(rest, inward.weight.T)
-        codes.append(codebook.nearest(g, small, -codebook.half_powers()))
+        codes.append(codebook.nearest(g, small))
         if len(codes) < len(codec.quantizer.books):
             said = g.MatMul(codebook.table(g), outward.weight.T)
             rest = g.Sub(rest, g.Gather(said, codes[-1]))

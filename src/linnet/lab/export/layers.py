@@ -19,15 +19,15 @@ _BLOCK = 64
 _WORTH_PACKING = 4096
 
 
-def linear(g: Builder, x: str, weight: Tensor, bias: Tensor) -> str:
-    """`x @ weight.T + bias`, weight `[out, in]`.
+def linear(g: Builder, x: str, weight: Tensor, bias: Tensor, *, exact: bool = False) -> str:
+    """`x @ weight.T + bias`, weight `[out, in]`; `exact` keeps this one's weights from being rounded to 8 bits.
 
     With 8-bit weights, activations are rounded too, each block of a row by its own largest value, and summed as integers: so
     a frame's result does not depend on how many frames share the call.
     """
     outputs, inputs = weight.shape
-    if not g.eight_bit or weight.numel() < _WORTH_PACKING:
-        return g.Add(g.MatMul(x, weight.T), bias)
+    if not g.eight_bit or exact or weight.numel() < _WORTH_PACKING:
+        return g.Add(g.MatMul(x, g.floats(weight.T.contiguous())), bias)
     packed, scales = pack_rows(weight.detach().numpy())
     sizes = {"K": inputs, "N": outputs, "bits": 8, "block_size": _BLOCK, "accuracy_level": 4}
     return g.MatMulNBits(x, packed, scales, None, None, bias, **sizes)
