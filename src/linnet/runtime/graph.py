@@ -20,6 +20,8 @@ class Graph:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # One pattern of memory serves every call, so an arena would only hold more of it.
+        options.enable_cpu_mem_arena = False
         self.session = onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
         self.inputs = [value.name for value in self.session.get_inputs()]
         self.outputs = [value.name for value in self.session.get_outputs()]

@@ -193,7 +193,10 @@ def harmonic_frames(g: Builder, codec: Codec, fourier: Fourier, phase: str, pitc
     added = radians(g.Mul(current[:, None, None] * multiples, steps))
     cosines, sines = g.Mul(g.Cos(added), loudness), g.Mul(g.Sin(added), loudness)
     angle = radians(g.Mul(g.Reshape(phase, np.array([-1, 1, 1])), g.Gather(multiples, pitch)))
-    quotient = g.Add(g.Mul(g.Sin(angle), g.Gather(cosines, pitch)), g.Mul(g.Cos(angle), g.Gather(sines, pitch)))
+    # In doubles, for a sine's last bits depend on the length of the call, and a pulse would magnify them.
+    wide = g.Cast(angle, to=TensorProto.DOUBLE)
+    sine, cosine = (g.Cast(part, to=TensorProto.FLOAT) for part in (g.Sin(wide), g.Cos(wide)))
+    quotient = g.Add(g.Mul(sine, g.Gather(cosines, pitch)), g.Mul(cosine, g.Gather(sines, pitch)))
     above, below = g.Split(quotient, outputs=2, axis=1, num_outputs=2)
     at_pulse = g.Gather(_AT_PULSE * level * multiples[:, :1], pitch)
     ratio = g.Div(g.Add(g.Mul(above, below), at_pulse), g.Add(g.Mul(below, below), _AT_PULSE))
