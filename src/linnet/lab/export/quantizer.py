@@ -47,8 +47,9 @@ class Codebook:
         squares = g.Cast(self.numbers, to=TensorProto.INT32)
         powers = g.ReduceSum(g.Mul(squares, squares), np.array([1]), keepdims=0)
         entries = np.arange(size, dtype=np.int32)
-        below = g.Sub(entries, g.Mul(powers, np.array(places // 2, np.int32)))
-        both = g.Add(g.Mul(self._scores(g, x), np.array(places, np.int32)), below)
+        shift = np.array(places, np.int32)
+        below = g.Sub(entries, g.Mul(g.Div(powers, np.array(2, np.int32)), shift))
+        both = g.Add(g.Mul(self._scores(g, x), shift), below)
         return g.BitwiseAnd(g.ReduceMax(both, np.array([-1]), keepdims=0), np.array(places - 1, np.int32))
 
     def nearest_of_kind(self, g: Builder, x: str, entry_kind: np.ndarray, kind: str) -> str:
