@@ -1,6 +1,6 @@
 """Fourier transforms as two small matrix products with a twiddle between them (Cooley and Tukey, 1965).
 
-ONNX Runtime's DFT takes 17 us for 512 points in a call of one frame and 8 us among many; this takes 4 and 1.
+ONNX Runtime's DFT takes 12 us for 512 points in a call of one frame and 8 us a frame among many; this takes 4 and 1.
 
 With n = S n1 + n2 and k = k1 + R k2, N = R S points: X[k] = sum_n2 w(S)^(k2 n2) w(N)^(k1 n2) sum_n1 w(R)^(k1 n1) x[n], where
 w(M) = exp(-2 pi i / M). Of a real signal only k1 = 0..R/2 is worked out, with all S values of k2: that is every bin
