@@ -72,7 +72,8 @@ def spectra(g: Builder, samples: str, hop: int, transforms: list[tuple[Stft, flo
 def pitch(g: Builder, tracker: PitchTracker, powers: list[str]) -> str:
     """1 + the tracker's pitch step, int64 `[1, frames]`, 0 where unvoiced.
 
-    The lags of an autocorrelation go straight into the input layer, so their matrix and the layer's are one.
+    The lags of an autocorrelation go straight into the input layer, so their matrix and the layer's are one. All weights are
+    exact: with 8 bits the pitches that change cost 0.01 of PESQ-WB at one layer.
     """
     lags = tracker.lags[1] - tracker.lags[0]
     weight, energies, features = tracker.input.weight, [], []
@@ -81,9 +82,8 @@ def pitch(g: Builder, tracker: PitchTracker, powers: list[str]) -> str:
         own: Tensor = 4 * weight[:, first : first + lags] @ getattr(tracker, f"{name}_lags").T
         matrix = spread(torch.cat([own, getattr(tracker, f"{name}_power").T]), Fourier(getattr(tracker, name).n_fft))
         magnitude = g.Sqrt(g.Add(power, 1e-9))
-        channels = len(weight)
-        summed = linear(g, magnitude, matrix, torch.zeros(channels + 1))
-        product, energy = g.Split(summed, np.array([channels, 1]), outputs=2, axis=-1)
+        summed = g.MatMul(magnitude, g.floats(matrix.T.contiguous()))
+        product, energy = g.Split(summed, np.array([len(weight), 1]), outputs=2, axis=-1)
         features.append(g.Div(product, energy))
         energies.append(energy)
     levels = weight[:, [lags, 2 * lags + 1]]
@@ -92,7 +92,7 @@ def pitch(g: Builder, tracker: PitchTracker, powers: list[str]) -> str:
     hidden = g.state("tracker", np.float32, [1, 1, tracker.gru.hidden_size])
     y, after = gru(g, x, tracker.gru, hidden)
     g.keep(hidden, after)
-    logits = linear(g, g.Concat(x, y, axis=-1), tracker.output.weight, tracker.output.bias)
+    logits = linear(g, g.Concat(x, y, axis=-1), tracker.output.weight, tracker.output.bias, exact=True)
     # Class 0 must have more than half: far ahead of all others if it has, behind them if not.
     n_classes = tracker.output.out_features
     ahead = np.where(np.arange(n_classes) == 0, 1e6, 1).astype(np.float32)

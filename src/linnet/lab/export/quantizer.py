@@ -83,7 +83,7 @@ class Codebook:
 class Memory:
     """The predictor's recurrence over base entries. What an entry says to its gates is worked out when the graph is loaded.
 
-    Its own weights stay exact: it runs on its own past for ever, and 8 bits cost the decoder's output 4 dB.
+    Its own weights stay exact: it runs on its own past for ever, and with 8 bits the decoder's output is 4 dB further off.
     """
 
     def __init__(self, g: Builder, quantizer: PredictiveQuantizer, base: str, *, lost: bool = False):
