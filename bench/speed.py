@@ -2,10 +2,10 @@
 
     python bench/speed.py MODEL... [--seconds 10] [--without-encodec]
 
-Each graph runs as a stream (one frame a call, its state carried along; the median call is given) and as a file (all
-frames in one call; the best of three). "x real time" is seconds of audio for each second of work. The rows "torch" are
+Each graph runs as a stream (one frame a call, its state carried along; the median call is given) and as a file (in the
+runtime's blocks of frames; the best of three). "x real time" is seconds of audio for each second of work. The rows "torch" are
 EnCodec's shape in eager PyTorch with its weight normalisation computed in every call, as it ships; the rows "onnx" are
-the same network with that folded away, in ONNX Runtime, which is how our bundles run. Its weights are random: the time
+the same network with that folded away, in the runtime that runs our bundles. Its weights are random: the time
 does not depend on them.
 """
 
@@ -14,14 +14,16 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import click
 import numpy as np
-import onnxruntime as ort
+
+from linnet.runtime.codec import BLOCK_FRAMES
 
 Array = np.ndarray
-Step = Callable[[list[Array]], list[Array]]  # the first input and the states -> the first output and the new states
+Stream = Callable[[Array], object]  # runs the next data, and keeps the state
 WARM_UP = 10
 STREAM_SECONDS = 2.0
 
@@ -34,9 +36,8 @@ class Subject:
     side: str
     sample_rate: int
     hop: int
-    step: Step
-    states: list[Array]
-    first: Callable[[int], Array]  # frames -> the first input
+    start: Callable[[], Stream]
+    data: Callable[[int], Array]  # of so many frames
 
 
 @dataclass(frozen=True)
@@ -54,39 +55,26 @@ def measure(subject: Subject, seconds: float) -> Timing:
     """Time one side as a stream and as a file of `seconds`."""
     frame_seconds = subject.hop / subject.sample_rate
     frames = max(1, round(seconds / frame_seconds))
-    stream = median(list(stream_times(subject, round(min(seconds, STREAM_SECONDS) / frame_seconds)))[WARM_UP:])
-    whole = subject.first(frames)
-    file = min(timed(subject.step, [whole, *subject.states])[0] for _ in range(3))
-    return Timing(subject.name, subject.side, frame_seconds, stream, file / frames)
+    singles = round(min(seconds, STREAM_SECONDS) / frame_seconds)
+    stream, frame = subject.start(), subject.data(1)
+    single = median([timed(stream, frame) for _ in range(WARM_UP + max(1, singles))][WARM_UP:])
+    whole = subject.data(frames)
+    step = len(whole) // frames * BLOCK_FRAMES
+    blocks = [whole[start : start + step] for start in range(0, len(whole), step)]
+    file = min(sum(timed(stream, block) for block in blocks) for stream in (subject.start() for _ in range(3)))
+    return Timing(subject.name, subject.side, frame_seconds, single, file / frames)
 
 
-def stream_times(subject: Subject, frames: int) -> Iterator[float]:
-    states = subject.states
-    frame = subject.first(1)
-    for _ in range(WARM_UP + max(1, frames)):
-        elapsed, outputs = timed(subject.step, [frame, *states])
-        states = outputs[1:]
-        yield elapsed
-
-
-def timed(step: Step, inputs: list[Array]) -> tuple[float, list[Array]]:
+def timed(stream: Stream, data: Array) -> float:
     start = time.perf_counter()
-    outputs = step(inputs)
-    return time.perf_counter() - start, outputs
-
-
-def onnx_step(graph: bytes) -> Step:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = ort.InferenceSession(graph, options, ["CPUExecutionProvider"])
-    names = [value.name for value in session.get_inputs()]
-    return lambda inputs: session.run(None, dict(zip(names, inputs, strict=True)))
+    stream(data)
+    return time.perf_counter() - start
 
 
 def bundle_subjects(model: str) -> list[Subject]:
     """Both sides of a bundle, by name or path."""
     from linnet import bundle
-    from linnet.evaluate.budget import Graph
+    from linnet.runtime.graph import Graph
 
     opened = bundle.load(model)
     card = opened.card
@@ -98,9 +86,7 @@ def bundle_subjects(model: str) -> list[Subject]:
     }
     subjects = []
     for side, graph in (("encoder", opened.encoder), ("decoder", opened.decoder)):
-        first = makers[side]
-        states = list(Graph(graph).feeds(first(1)).values())[1:]
-        subjects.append(Subject(card.name, side, card.sample_rate, card.hop, onnx_step(graph), states, first))
+        subjects.append(Subject(card.name, side, card.sample_rate, card.hop, Graph(graph).stream, makers[side]))
     return subjects
 
 
@@ -108,6 +94,8 @@ def encodec_subjects() -> list[Subject]:
     """Both sides of EnCodec's shape, in PyTorch and in ONNX Runtime."""
     import encodec_shape as encodec
     import torch
+
+    from linnet.runtime.graph import Graph
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -120,18 +108,20 @@ def encodec_subjects() -> list[Subject]:
     for side, network in (("encoder", encodec.Encoder().eval()), ("decoder", encodec.Decoder().eval())):
         first, states = firsts[side], [state.numpy() for state in network.initial()]
         folded = export(type(network)().eval().fold(), first(8), states)
-        for runtime, step in (("torch", torch_step(network)), ("onnx", onnx_step(folded))):
+        for runtime, start in (("torch", partial(torch_stream, network, states)), ("onnx", Graph(folded).stream)):
             name = f"EnCodec, {runtime}"
-            subjects.append(Subject(name, side, encodec.SAMPLE_RATE, encodec.HOP, step, states, first))
+            subjects.append(Subject(name, side, encodec.SAMPLE_RATE, encodec.HOP, start, first))
     return subjects
 
 
-def torch_step(network) -> Step:
+def torch_stream(network, states: list[Array]) -> Stream:
     import torch
 
-    def step(inputs: list[Array]) -> list[Array]:
+    state = list(map(torch.from_numpy, states))
+
+    def step(data: Array) -> None:
         with torch.inference_mode():
-            return [output.numpy() for output in network(*map(torch.from_numpy, inputs))]
+            _, *state[:] = network(torch.from_numpy(data), *state)
 
     return step
 

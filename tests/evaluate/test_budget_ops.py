@@ -62,6 +62,14 @@ def test_conv_counts_a_filter_for_every_output(weight, attributes, expected):
     assert macs_of("Conv", {"x": ones(1, 8, 100)}, {"w": ones(*weight)}, **attributes) == expected
 
 
+def test_causal_conv_counts_as_a_conv():
+    inputs, constants = {"x": ones(1, 8, 100)}, {"w": ones(8, 1, 5), "b": ones(8), "past": ones(1, 8, 4)}
+    node = helper.make_node(
+        "CausalConvWithState", [*inputs, *constants], ["y", "new"], domain="com.microsoft", activation="none", ndim=1
+    )
+    assert run_cost(model_of([node], inputs, ["y"], constants), inputs).macs == 8 * 5 * 100
+
+
 def test_conv_2d():
     assert macs_of("Conv", {"x": ones(2, 3, 10, 12)}, {"w": ones(4, 3, 3, 5)}) == 2 * 4 * 8 * 8 * (3 * 3 * 5)
 

@@ -156,7 +156,7 @@ def _attention(call: Call) -> int:
 
 
 COUNTED: Mapping[str, Callable[[Call], int]] = {
-    **dict.fromkeys(("Conv", "FusedConv", "ConvInteger"), _conv(1)),
+    **dict.fromkeys(("Conv", "FusedConv", "ConvInteger", "CausalConvWithState"), _conv(1)),
     "QLinearConv": _conv(3),
     "ConvTranspose": _conv_transpose,
     **dict.fromkeys(("Gemm", "FusedGemm", "QGemm", "MatMul", "FusedMatMul", "TransposeMatMul"), _product),

@@ -171,12 +171,14 @@ def _validate(folder: Path, writer: SummaryWriter, trainer: Trainer, valid: Pack
 @click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--name", help="The model's name [the recipe's].")
-def export(checkpoint: Path, out: Path, name: str | None) -> None:
+@click.option("--weights", type=click.Choice(["int8", "float32"]), default="int8", show_default=True, help="How to store them.")
+def export(checkpoint: Path, out: Path, name: str | None, weights: str) -> None:
     """Make the bundle OUT, two graphs and a card, from the averaged weights of CHECKPOINT."""
     trained = load_checkpoint(checkpoint)
     codec = Codec(trained.recipe.system)
     codec.load_state_dict(trained.average or trained.weights)
-    write_bundle(out, export_encoder(codec), export_decoder(codec), card(codec, trained.recipe, trained.progress, name))
+    encoder, decoder = (make(codec, eight_bit=weights == "int8") for make in (export_encoder, export_decoder))
+    write_bundle(out, encoder, decoder, card(codec, trained.recipe, trained.progress, name))
     click.echo(
         f"{out}: {trained.progress.hours:.2f} hours of training, {trained.progress.audio_seconds / 3600:.0f} h of audio heard"
     )

@@ -14,8 +14,8 @@ from linnet.bundle import Bundle, load
 from linnet.runtime.audio import AudioError, Resampler, Samples, check_rate, to_mono
 from linnet.runtime.graph import Graph
 
-# Frames in one call of a graph: long enough to be fast, short enough that an hour needs no more memory than this.
-BLOCK_FRAMES = 512
+# Frames in one call of a graph: more make no call faster, and an hour needs no more memory than this.
+BLOCK_FRAMES = 256
 
 
 class Codec:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 _CYCLE = 1 << 32
-_PRIME = (1 << 31) - 1
+NOISE_FRAMES = 512
+NOISE_PRIME = (1 << 31) - 1
+NOISE_MULTIPLIERS = (69621, 39373, 48271)
 
 
 def phase_increments(frequencies_hz: Tensor, sample_rate: int) -> Tensor:
@@ -55,14 +57,19 @@ def harmonic_frames(phases: Tensor, increments: Tensor, voiced: Tensor, window: 
 
 
 def noise_frames(counter: Tensor, n_frames: int, window: int, hop: int) -> Tensor:
-    """White noise of unit power, a hash of the sample's number, cut into the overlapping windows of the frames.
+    """White noise of unit power, cut into the overlapping windows of the frames.
 
-    Shape: counter int64 `[batch, 1]`, the number of the first frame -> float32 `[batch, n_frames, window]`.
+    Shape: counter int64 `[batch, 1]`, the number of the first frame -> float32 `[batch, n_frames, window]`. The noise comes
+    back after `NOISE_FRAMES`, 6 s at 12 ms a frame, so that a runtime may keep the spectra of all its frames.
     """
     starts = (counter + torch.arange(n_frames, device=counter.device)) * hop
-    number = starts.unsqueeze(-1) + torch.arange(window, device=counter.device)
+    return noise_samples((starts.unsqueeze(-1) + torch.arange(window, device=counter.device)) % (NOISE_FRAMES * hop))
+
+
+def noise_samples(number: Tensor) -> Tensor:
+    """A hash of the samples' numbers, int64, as float32 of unit power."""
     # Permutation-like polynomials modulo a Mersenne prime: every product stays below 2^62.
-    mixed = (number % _PRIME * 48271 + 12345) % _PRIME
-    for multiplier in (69621, 39373, 48271):
-        mixed = (mixed * mixed % _PRIME * multiplier + number) % _PRIME
-    return (mixed.float() / _PRIME - 0.5) * 12.0**0.5
+    mixed = (number * 48271 + 12345) % NOISE_PRIME
+    for multiplier in NOISE_MULTIPLIERS:
+        mixed = (mixed * mixed % NOISE_PRIME * multiplier + number) % NOISE_PRIME
+    return (mixed.float() / NOISE_PRIME - 0.5) * 12.0**0.5

@@ -1,0 +1,171 @@
+"""The encoder's graph: spectra, pitch tracker, network, the closed loop of the base layer, and the layers above it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import TensorProto
+from torch import Tensor
+
+from linnet.lab.dsp.stft import Stft
+from linnet.lab.export.builder import Builder
+from linnet.lab.export.fourier import Fourier
+from linnet.lab.export.layers import conv_next, gru, gru_cell, layer_norm, linear
+from linnet.lab.export.quantizer import Codebook, Memory, PitchCoder
+from linnet.lab.systems.codec import Codec
+from linnet.lab.systems.tracker import PitchTracker
+
+_END = np.iinfo(np.int64).max
+# The lab's features are the logarithm of a bin's energy plus this, over `_SPREAD`.
+_CENTRE, _FLOOR, _SPREAD = 4.0, 1e-7, 4.0
+
+
+@torch.no_grad()
+def export_encoder(codec: Codec, *, eight_bit: bool = True) -> bytes:
+    """The encoder's graph: `samples` float32 `[frames * hop]` and states -> `codes` int64 `[frames, layers]`, new states."""
+    codec = codec.eval()
+    g = Builder(eight_bit=eight_bit)
+    encoder, tracker = codec.encoder, codec.tracker
+    samples = g.input("samples", np.float32, ["samples"])
+    # The decibels' centre as a gain: what an 8-bit product rounds should lie around zero.
+    loudness = float(np.exp(_CENTRE / 2))
+    powers = spectra(g, samples, codec.config.hop, [(tracker.long, 1.0), (tracker.short, 1.0), (encoder.stft, loudness)])
+    wanted = pitch(g, tracker, powers[:2])
+    latent = network(g, codec, powers[2], wanted)
+    rest, base = search_base(g, codec, latent, wanted)
+    above = g.Cast(g.Concat(*search_rest(g, codec, rest), axis=1), to=TensorProto.INT64)
+    g.output("codes", g.Concat(base, above, axis=1), np.int64, ["frames", codec.config.n_layers])
+    return g.finish()
+
+
+def spectra(g: Builder, samples: str, hop: int, transforms: list[tuple[Stft, float]]) -> list[str]:
+    """Power spectra of the frames of `samples`, `[1, frames, places]` each in `Fourier`'s order; a gain goes with each Stft.
+
+    The lab pads a window at its end, this at its beginning, which a power spectrum does not show: so all of them are cut
+    from one past. Transforms of equal length are one product.
+    """
+    back = max(stft.back for stft, _ in transforms)
+    past = g.state("past", np.float32, [back * hop])
+    joined = g.Concat(past, samples, axis=0)
+    g.keep(past, g.Slice(joined, np.array([-back * hop]), np.array([_END])))
+    hops = g.Reshape(joined, np.array([-1, hop]))
+    parts = [g.Slice(hops, np.array([k]), np.array([k - back or _END])) for k in range(back + 1)]
+    frames = g.Concat(*parts, axis=1)
+    powers: dict[int, str] = {}
+    for points in sorted({stft.n_fft for stft, _ in transforms}):
+        alike = [index for index, (stft, _) in enumerate(transforms) if stft.n_fft == points]
+        own = [transforms[index] for index in alike]
+        windows = [gain * np.pad(stft.hann.numpy(), (points - stft.window, 0)) for stft, gain in own]
+        fourier = Fourier(points)
+        last = g.Reshape(g.Slice(frames, np.array([-points]), np.array([_END]), np.array([1])), np.array([-1, 1, points]))
+        shaped = g.Reshape(g.Mul(last, np.stack(windows)), np.array([0, 0, -1, fourier.columns]))
+        spectrum = fourier.forward(g, shaped)
+        real, imaginary = g.Split(g.Mul(spectrum, spectrum), outputs=2, axis=-1, num_outputs=2)
+        power = g.Add(real, imaginary)
+        each = g.Split(power, outputs=len(alike), axis=1, num_outputs=len(alike)) if len(alike) > 1 else (power,)
+        powers |= {index: g.Reshape(part, np.array([1, -1, fourier.size])) for index, part in zip(alike, each, strict=True)}
+    return [powers[index] for index in range(len(transforms))]
+
+
+def pitch(g: Builder, tracker: PitchTracker, powers: list[str]) -> str:
+    """1 + the tracker's pitch step, int64 `[1, frames]`, 0 where unvoiced.
+
+    The lags of an autocorrelation go straight into the input layer, so their matrix and the layer's are one. All weights are
+    exact: with 8 bits the pitches that change cost 0.01 of PESQ-WB at one layer.
+    """
+    lags = tracker.lags[1] - tracker.lags[0]
+    weight, energies, features = tracker.input.weight, [], []
+    for number, (name, power) in enumerate(zip(("long", "short"), powers, strict=True)):
+        first = number * (lags + 1)
+        own: Tensor = 4 * weight[:, first : first + lags] @ getattr(tracker, f"{name}_lags").T
+        matrix = spread(torch.cat([own, getattr(tracker, f"{name}_power").T]), Fourier(getattr(tracker, name).n_fft))
+        magnitude = g.Sqrt(g.Add(power, 1e-9))
+        summed = g.MatMul(magnitude, g.floats(matrix.T.contiguous()))
+        product, energy = g.Split(summed, np.array([len(weight), 1]), outputs=2, axis=-1)
+        features.append(g.Div(product, energy))
+        energies.append(energy)
+    levels = weight[:, [lags, 2 * lags + 1]]
+    level = linear(g, g.Log(g.Concat(*energies, axis=-1)), 0.25 * levels, tracker.input.bias + levels.sum(1))
+    x = g.Relu(g.Add(g.Add(*features), level))
+    hidden = g.state("tracker", np.float32, [1, 1, tracker.gru.hidden_size])
+    y, after = gru(g, x, tracker.gru, hidden)
+    g.keep(hidden, after)
+    logits = linear(g, g.Concat(x, y, axis=-1), tracker.output.weight, tracker.output.bias, exact=True)
+    # Class 0 must have more than half: far ahead of all others if it has, behind them if not.
+    n_classes = tracker.output.out_features
+    ahead = np.where(np.arange(n_classes) == 0, 1e6, 1).astype(np.float32)
+    handicap = np.where(np.arange(n_classes) == 0, -0.5e6, 0).astype(np.float32)
+    return g.ArgMax(g.Add(g.Mul(g.Softmax(logits, axis=-1), ahead), handicap), axis=-1, keepdims=0)
+
+
+def network(g: Builder, codec: Codec, power: str, wanted: str) -> str:
+    """The latent `[1, frames, dim]` of one Stft's power spectrum, whose gain centred it, and the pitch."""
+    encoder = codec.encoder
+    energy = g.Add(power, _FLOOR * float(np.exp(_CENTRE)))
+    weight = spread(encoder.input.weight / _SPREAD, Fourier(encoder.stft.n_fft))
+    x = linear(g, g.Log(energy), weight, encoder.input.bias)
+    x = g.Add(x, g.Gather(g.floats(encoder.pitch.weight), wanted))
+    blocks: Any = encoder.blocks.blocks
+    for number, block in enumerate(blocks):
+        before = g.state(f"block_{number}", np.float32, [1, codec.config.encoder_channels, block.depthwise.history])
+        x, after = conv_next(g, x, block, before)
+        g.keep(before, after)
+    scale = 1 / encoder.power.sqrt()
+    return linear(g, layer_norm(g, x, encoder.norm), scale * encoder.output.weight, scale * encoder.output.bias)
+
+
+def spread(weight: Tensor, fourier: Fourier) -> Tensor:
+    """A matrix over bins as one over the places of a spectrum: each bin is read where it first appears."""
+    _, first = np.unique(fourier.bins, return_index=True)
+    wide = weight.new_zeros(len(weight), fourier.size)
+    wide[:, first] = weight
+    return wide
+
+
+def search_base(g: Builder, codec: Codec, latent: str, wanted: str) -> tuple[str, str]:
+    """The closed loop -> what the base layer leaves of the latent, `[frames, 1, dim]`, and its codes `[frames, 1]`."""
+    quantizer, dim = codec.quantizer, codec.config.latent_dim
+    memory_layer: Any = quantizer.memory
+    coder = PitchCoder.of(quantizer)
+    book = Codebook.of(quantizer.base.entries, eight_bit=g.eight_bit)
+    hidden_size = memory_layer.hidden_size
+    joint = torch.cat([quantizer.predict.weight, memory_layer.weight_hh_l0])
+    bias = torch.cat([quantizer.predict.bias, memory_layer.bias_hh_l0])
+
+    def step(inner: Builder, hidden: str, previous: str, target: str, want: str) -> tuple[list[str], list[str]]:
+        memory = Memory(inner, quantizer, book.table(inner))
+        sizes = np.array([dim, *memory.sizes])
+        predicted, *own = inner.Split(linear(inner, hidden, joint, bias, exact=True), sizes, outputs=3, axis=-1)
+        rest = inner.Sub(target, predicted)
+        place = inner.Add(previous, want)
+        kind = inner.Gather(inner.integers(coder.kind), place)
+        entry = book.nearest_of_kind(inner, rest, quantizer.entry_kind.numpy(), kind)
+        after = gru_cell(inner, [inner.Gather(table, entry) for table in memory.tables], own, hidden)
+        sent = inner.Gather(inner.integers(coder.sent * coder.n), place)
+        return [after, sent], [rest, entry, place]
+
+    hidden = g.state("memory", np.float32, [1, hidden_size])
+    # In units of the table's rows, so that a row and a column only need adding.
+    previous = g.state("pitch", np.int64, [1])
+    series = [g.Reshape(latent, np.array([-1, dim])), g.Reshape(wanted, np.array([-1]))]
+    types, shapes = [np.float32, np.int64, np.float32, np.int64], [[1, hidden_size], [1]]
+    *after, rest, entry, place = g.scan(step, [hidden, previous], series, types, shapes)
+    g.keep(hidden, after[0])
+    g.keep(previous, after[1])
+    return g.Sub(rest, g.Gather(book.table(g), entry)), g.Add(entry, g.Gather(g.integers(coder.first), place))
+
+
+def search_rest(g: Builder, codec: Codec, rest: str) -> list[str]:
+    """Codes of layers 2 and up, `[frames, 1]` each, of what the base layer leaves, `[frames, 1, dim]`."""
+    codes = []
+    layers: Any = zip(codec.quantizer.inward, codec.quantizer.outward, codec.quantizer.books, strict=True)
+    for inward, outward, book in layers:
+        codebook = Codebook.of(book.entries, eight_bit=g.eight_bit)
+        small = g.MatMul(rest, inward.weight.T)
+        codes.append(codebook.nearest(g, small))
+        if len(codes) < len(codec.quantizer.books):
+            said = g.MatMul(codebook.table(g), outward.weight.T)
+            rest = g.Sub(rest, g.Gather(said, codes[-1]))
+    return codes

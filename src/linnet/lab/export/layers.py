@@ -1,0 +1,99 @@
+"""Layers as operators: each takes values of shape `[1, frames, channels]` unless it says otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from linnet.lab.export.builder import Builder
+from linnet.lab.nn.blocks import ConvNeXt
+
+# Smallest block on which an 8-bit product is at its fastest, and largest for which ONNX Runtime 1.31 gives a row the same
+# result, to the bit, in a call of its own and among others.
+_BLOCK = 64
+# Below so many weights the bytes saved are nothing beside the rounding of the activations.
+_WORTH_PACKING = 4096
+
+
+def linear(g: Builder, x: str, weight: Tensor, bias: Tensor, *, exact: bool = False) -> str:
+    """`x @ weight.T + bias`, weight `[out, in]`; `exact` keeps this one's weights from being rounded to 8 bits.
+
+    With 8-bit weights, activations are rounded too, each block of a row by its own largest value, and summed as integers: so
+    a frame's result does not depend on how many frames share the call.
+    """
+    outputs, inputs = weight.shape
+    if not g.eight_bit or exact or weight.numel() < _WORTH_PACKING:
+        return g.Add(g.MatMul(x, g.floats(weight.T.contiguous())), bias)
+    packed, scales = pack_rows(weight.detach().numpy())
+    sizes = {"K": inputs, "N": outputs, "bits": 8, "block_size": _BLOCK, "accuracy_level": 4}
+    return g.MatMulNBits(x, packed, scales, None, None, bias, **sizes)
+
+
+def pack_rows(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Float `[out, in]` as MatMulNBits wants it: uint8 `[out, blocks, block]` around 128, float scales `[out, blocks]`."""
+    outputs, inputs = weight.shape
+    blocks = np.pad(weight, ((0, 0), (0, -inputs % _BLOCK))).reshape(outputs, -1, _BLOCK)
+    scales = np.maximum(np.abs(blocks).max(-1) / 127, 1e-12).astype(np.float32)
+    return (np.round(blocks / scales[..., None]) + 128).astype(np.uint8), scales
+
+
+def layer_norm(g: Builder, x: str, norm: nn.LayerNorm) -> str:
+    return g.LayerNormalization(x, norm.weight, norm.bias, axis=-1, epsilon=norm.eps)
+
+
+def conv_next(g: Builder, x: str, block: ConvNeXt, state: str) -> tuple[str, str]:
+    """The block and its new state, `[1, channels, history]`."""
+    conv: Any = block.depthwise.conv
+    channels_first = g.Transpose(x, perm=[0, 2, 1])
+    mixed, state = g.CausalConvWithState(channels_first, conv.weight, conv.bias, state, outputs=2, activation="none", ndim=1)
+    y = layer_norm(g, g.Transpose(mixed, perm=[0, 2, 1]), block.norm)
+    y = g.Gelu(linear(g, y, block.expand.weight, block.expand.bias))
+    scaled = block.scale.unsqueeze(1) * block.project.weight
+    return g.Add(x, linear(g, y, scaled, block.scale * block.project.bias)), state
+
+
+def gru(g: Builder, x: str, layer: Any, state: str) -> tuple[str, str]:
+    """A small GRU as one operator, its weights in float; state `[1, 1, hidden]`."""
+    hidden = layer.hidden_size
+
+    def update_first(matrix: Tensor) -> Tensor:
+        reset, update, new = matrix.split(hidden)
+        return torch.cat([update, reset, new])
+
+    weights = [g.floats(update_first(matrix).unsqueeze(0)) for matrix in (layer.weight_ih_l0, layer.weight_hh_l0)]
+    biases = torch.cat([update_first(bias) for bias in (layer.bias_ih_l0, layer.bias_hh_l0)]).unsqueeze(0)
+    series = g.Reshape(x, np.array([-1, 1, layer.input_size]))
+    y, state = g.GRU(series, *weights, biases, None, state, outputs=2, hidden_size=hidden, linear_before_reset=1)
+    return g.Reshape(y, np.array([1, -1, hidden])), state
+
+
+def gru_cell(g: Builder, from_input: Sequence[str], from_hidden: Sequence[str], hidden: str) -> str:
+    """One step of a GRU from what its input and its last state say to (reset and update, new): `[1, hidden]`."""
+    gates = g.Sigmoid(g.Add(from_input[0], from_hidden[0]))
+    reset, update = g.Split(gates, outputs=2, axis=-1, num_outputs=2)
+    new = g.Tanh(g.Add(from_input[1], g.Mul(reset, from_hidden[1])))
+    return g.Add(new, g.Mul(update, g.Sub(hidden, new)))
+
+
+def recurrence(g: Builder, x: str, layer: Any, state: str) -> tuple[str, str]:
+    """A large GRU as a Scan, its weights in 8 bits as any layer's: ONNX Runtime's own operator knows floats only.
+
+    State `[1, hidden]`.
+    """
+    hidden = layer.hidden_size
+    sizes = np.array([2 * hidden, hidden])
+    flat = g.Reshape(linear(g, x, layer.weight_ih_l0, layer.bias_ih_l0), np.array([-1, 3 * hidden]))
+    series = g.Split(flat, sizes, outputs=2, axis=-1)
+
+    def step(inner: Builder, before: str, *from_input: str) -> tuple[list[str], list[str]]:
+        own = linear(inner, before, layer.weight_hh_l0, layer.bias_hh_l0)
+        after = gru_cell(inner, from_input, inner.Split(own, sizes, outputs=2, axis=-1), before)
+        return [after], [inner.Identity(after)]
+
+    kinds = [np.float32] * 3
+    state, y = g.scan(step, [state], series, kinds, [[1, hidden]])
+    return g.Reshape(y, np.array([1, -1, hidden])), state
