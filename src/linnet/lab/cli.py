@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch.utils.tensorboard import SummaryWriter
 
 from linnet.bundle import write_bundle
-from linnet.lab.data.corpus import Packed, pack
+from linnet.lab.data.corpus import Packed, pack, read_manifest
 from linnet.lab.dsp.pitch import PitchLabels
 from linnet.lab.export import export_decoder, export_encoder
 from linnet.lab.systems.codec import Codec
@@ -66,8 +66,8 @@ def train(
         torch.set_num_threads(1)
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     folder.mkdir(parents=True, exist_ok=True)
-    speech, noise, valid = _pack(plan, corpus, cache, jobs)
-    trainer = Trainer(plan, Data(speech, noise), folder, resume=last if resume else source)
+    data, valid = _pack(plan, corpus, cache, jobs)
+    trainer = Trainer(plan, data, folder, resume=last if resume else source)
     writer = SummaryWriter(str(folder)) if trainer.rank == 0 else None
     display = _Display(plan) if trainer.rank == 0 else None
     totals: dict[str, float] = {}
@@ -109,11 +109,12 @@ class _Display:
         self.bar.update(progress.step - self.bar.pos, shown)
 
 
-def _pack(plan: Recipe, corpus: Path, cache: Path, jobs: int) -> tuple[Packed, Packed | None, Packed]:
-    """Train speech and noise and valid speech; process 0 packs first, the others find it packed."""
+def _pack(plan: Recipe, corpus: Path, cache: Path, jobs: int) -> tuple[Data, Packed]:
+    """What to train on, and valid speech; process 0 packs first, the others find it packed."""
     system = plan.system
     labels = PitchLabels(system.hop, system.hop - system.window // 2)
     leader = not dist.is_initialized() or dist.get_rank() == 0
+    kinds = {clip.kind for clip in read_manifest(corpus) if clip.split == "train"}
 
     def bar(items: Iterable, total: int) -> Iterable:
         with click.progressbar(items, length=total, label="packing", file=sys.stderr) as progress:
@@ -122,12 +123,10 @@ def _pack(plan: Recipe, corpus: Path, cache: Path, jobs: int) -> tuple[Packed, P
     def packed(kind: str, split: str) -> Packed:
         return pack(corpus, kind, split, cache, sample_rate=system.sample_rate, labels=labels, jobs=jobs, progress=bar)
 
-    def everything() -> tuple[Packed, Packed | None, Packed]:
-        try:
-            noise = packed("noise", "train")
-        except ValueError:
-            noise = None  # a corpus without noise trains as well, on clean speech
-        return packed("speech", "train"), noise, packed("speech", "valid")
+    def everything() -> tuple[Data, Packed]:
+        # A corpus without noise or rooms trains as well, on clean speech.
+        noise, rooms = (packed(kind, "train") if kind in kinds else None for kind in ("noise", "rir"))
+        return Data(packed("speech", "train"), noise, rooms), packed("speech", "valid")
 
     if dist.is_initialized():
         result = everything() if leader else None

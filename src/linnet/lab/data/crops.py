@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import soxr
 
 from linnet.lab.data.corpus import Packed
+from linnet.lab.data.degrade import DegradeConfig, Degrader
 
 
 @dataclass(frozen=True)
 class CropConfig:
-    """What a training example is and how it is varied."""
+    """What a training example is and how it is varied.
+
+    Noise at `snr_db` below the speech belongs to the scene: the codec is to keep it. What `degrade` adds it is to remove.
+    """
 
     frames: int = 64
     speed: tuple[float, float] = (0.85, 1.18)
@@ -20,21 +24,29 @@ class CropConfig:
     level_db: tuple[float, float] = (-45.0, -12.0)
     noise_probability: float = 0.1
     snr_db: tuple[float, float] = (5.0, 30.0)
+    degrade: DegradeConfig = field(default_factory=DegradeConfig)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Float32 samples `[batch, frames * hop]` and pitch in Hz `[batch, frames]` (0 where unvoiced)."""
+    """What the codec hears and what it is to give back, float32 `[batch, frames * hop]` each, and the pitch in Hz
+    `[batch, frames]` (0 where unvoiced)."""
 
     samples: np.ndarray
+    target: np.ndarray
     pitch_hz: np.ndarray
 
 
 class CropSampler:
     """Draws batches for one process; the same seed, rank and step always give the same batch."""
 
-    def __init__(self, speech: Packed, noise: Packed | None, config: CropConfig, hop: int, offset: int, seed: int):
+    def __init__(
+        self, speech: Packed, noise: Packed | None, config: CropConfig, hop: int, offset: int, seed: int,
+        rooms: Packed | None = None,
+    ):  # fmt: skip
         self.speech, self.noise, self.config = speech, noise, config
+        self.degrader = Degrader(config.degrade, speech, noise, rooms) if config.degrade.active else None
+        self.lead = round(Degrader.lead_s * speech.sample_rate / hop) * hop if self.degrader else 0
         self.hop, self.offset, self.seed = hop, offset, seed
         lengths = np.diff(speech.offsets).astype(np.float64)
         self.cumulative = np.cumsum(lengths / lengths.sum())
@@ -43,10 +55,10 @@ class CropSampler:
         """`size` crops, drawn in proportion to the recordings' lengths."""
         rng = np.random.default_rng((self.seed, step, rank))
         crops = [self._crop(rng) for _ in range(size)]
-        return Batch(np.stack([samples for samples, _ in crops]), np.stack([pitch for _, pitch in crops]))
+        return Batch(*(np.stack(parts) for parts in zip(*crops, strict=True)))
 
-    def _crop(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        config, length = self.config, self.config.frames * self.hop
+    def _crop(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        config, length = self.config, self.lead + self.config.frames * self.hop
         index = min(int(np.searchsorted(self.cumulative, rng.random())), len(self.speech) - 1)
         speed = float(np.exp(rng.uniform(*np.log(config.speed)))) if rng.random() < config.speed_probability else 1.0
         recording, labels = self.speech.samples(index), self.speech.pitch_of(index)
@@ -57,23 +69,25 @@ class CropSampler:
             piece = soxr.resample(piece, speed, 1.0, quality="MQ")
         samples = np.pad(piece[:length], (0, max(length - len(piece), 0)))
         # Label t stands at sample t * hop + offset of its own recording: look up where that was before the change of speed.
-        places = (np.arange(config.frames) * self.hop + self.offset) * speed + start
+        places = (self.lead + np.arange(config.frames) * self.hop + self.offset) * speed + start
         rows = np.round((places - self.offset) / self.hop).astype(int)
         inside = (rows >= 0) & (rows < len(labels))
         pitch = np.where(inside, labels[np.clip(rows, 0, len(labels) - 1)], 0) * speed
-        return self._dress(samples, rng), pitch.astype(np.float32)
+        return *self._dress(samples, rng), pitch.astype(np.float32)
 
-    def _dress(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _dress(self, clean: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         config = self.config
-        level = np.sqrt(np.mean(samples**2) + 1e-12)
+        level = np.sqrt(np.mean(clean**2) + 1e-12)
         if self.noise is not None and rng.random() < config.noise_probability:
-            background = self._background(len(samples), rng)
+            background = self._background(len(clean), rng)
             wanted = level * 10 ** (-rng.uniform(*config.snr_db) / 20)
-            samples = samples + background * wanted / np.sqrt(np.mean(background**2) + 1e-12)
+            clean = clean + background * wanted / np.sqrt(np.mean(background**2) + 1e-12)
+        heard, target = self.degrader(clean, rng) if self.degrader else (clean, clean)
+        heard, target = heard[self.lead :], target[self.lead :]
         # A crop of silence is not blown up into noise at the level of speech.
         gain = 10 ** (rng.uniform(*config.level_db) / 20) / max(level, 3e-3)
-        peak = np.abs(samples).max() * gain
-        return (samples * (gain / max(peak, 1.0))).astype(np.float32)
+        gain /= max(np.abs(heard).max() * gain, np.abs(target).max() * gain, 1.0)
+        return (heard * gain).astype(np.float32), (target * gain).astype(np.float32)
 
     def _background(self, length: int, rng: np.random.Generator) -> np.ndarray:
         assert self.noise is not None

@@ -41,10 +41,11 @@ _FIT_BATCHES = 24
 
 @dataclass(frozen=True)
 class Data:
-    """What a run trains on: packed speech and, if there is any, noise."""
+    """What a run trains on: packed speech and, if there are any, noise and room responses."""
 
     speech: Packed
     noise: Packed | None
+    rooms: Packed | None = None
 
 
 class Trainer:
@@ -127,7 +128,7 @@ class Trainer:
         recipe, system = self.recipe, self.recipe.system
         sampler = CropSampler(
             self.data.speech, self.data.noise, stage.crops, system.hop, system.hop - system.window // 2,
-            recipe.seed * 1000 + self.progress.stage,
+            recipe.seed * 1000 + self.progress.stage, self.data.rooms,
         )  # fmt: skip
         parameters = self._learning(stage)
         self.names = list(parameters)
@@ -161,16 +162,17 @@ class Trainer:
             chosen.update({f"{part}.{name}": value for name, value in getattr(self.codec, part).named_parameters()})
         return chosen
 
-    def _draw(self, sampler: CropSampler, stage: Stage, step: int, rank: int) -> tuple[Tensor, Tensor]:
+    def _draw(self, sampler: CropSampler, stage: Stage, step: int, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What is heard, what is wanted, and the pitch."""
         batch = sampler.batch(stage.batch, step, rank)
-        samples = torch.from_numpy(batch.samples)
+        samples, wanted = torch.from_numpy(batch.samples), torch.from_numpy(batch.target)
         if stage.pitch == "labelled":
-            return samples, torch.from_numpy(self.recipe.system.pitch.quantize(batch.pitch_hz))
-        return samples, self.codec.track(samples)
+            return samples, wanted, torch.from_numpy(self.recipe.system.pitch.quantize(batch.pitch_hz))
+        return samples, wanted, self.codec.track(samples)
 
     def _step(self, stage: Stage, sampler: CropSampler, parameters: list[torch.nn.Parameter]) -> dict[str, float]:
         assert self.optimiser is not None
-        samples, pitch_steps = self._draw(sampler, stage, self.progress.step, self.rank)
+        samples, wanted, pitch_steps = self._draw(sampler, stage, self.progress.step, self.rank)
         generator = torch.Generator().manual_seed(hash((sampler.seed, self.progress.step, self.rank)) % (1 << 62))
         alone = stage.adversarial and self.progress.step < stage.discriminator_warmup_steps
         with torch.set_grad_enabled(not alone):
@@ -178,7 +180,7 @@ class Trainer:
         rival_metrics: dict[str, float] = {}
         if output is not None:
             delay = self.codec.delay
-            output, target = output.float()[:, delay:], samples[:, : samples.shape[1] - delay]
+            output, target = output.float()[:, delay:], wanted[:, : wanted.shape[1] - delay]
             if stage.adversarial:
                 rival_metrics = self._train_discriminators(stage, output, target)
                 if alone:
@@ -254,8 +256,8 @@ class Trainer:
     def _fit_codebooks(self, sampler: CropSampler, stage: Stage) -> None:
         # Rank 0's draws on every process: the fit is then the same everywhere without talking.
         drawn = [self._draw(sampler, stage, 1 << 40 | number, rank=0) for number in range(_FIT_BATCHES)]
-        latent = torch.cat([self.codec.encode(samples, pitch) for samples, pitch in drawn])
-        pitch = torch.cat([pitch for _, pitch in drawn])
+        latent = torch.cat([self.codec.encode(samples, pitch) for samples, _, pitch in drawn])
+        pitch = torch.cat([pitch for _, _, pitch in drawn])
         self.codec.quantizer.fit(latent, pitch, torch.Generator().manual_seed(self.recipe.seed))
 
     @torch.no_grad()

@@ -1,0 +1,160 @@
+"""Degradations: what rooms, noise, microphones and lines do to speech, drawn afresh for every crop, with the clean target.
+
+Everything is drawn from a random generator that the caller seeds, so a step of training hears the same crop on every run.
+Filters act on whole pieces in the frequency domain; pieces begin before the crop, so that a room rings from what came before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from linnet.lab.data.corpus import Packed
+
+Samples = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DegradeConfig:
+    """How often each degradation strikes, and in which range. All zero, as by default, leaves speech clean.
+
+    Noise: `noises` recordings at most at once, spectrally tilted by up to `tilt_db` an octave, together at `snr_db` below the
+    speech. Room: a measured response, of whose reflections `early_ms` stay in the target. Babble: a second voice at
+    `babble_snr_db`. Band: low-pass between the limits, in Hz. Colour: a smooth random response within `colour_db`. Gain: a
+    sudden step within `gain_db`. Clip: the loudest share within `clip_share` is cut off. Line: 8-bit mu-law companding.
+    """
+
+    noise_probability: float = 0.0
+    snr_db: tuple[float, float] = (-5.0, 30.0)
+    noises: int = 3
+    tilt_db: float = 3.0
+    room_probability: float = 0.0
+    early_ms: float = 50.0
+    babble_probability: float = 0.0
+    babble_snr_db: tuple[float, float] = (5.0, 25.0)
+    band_probability: float = 0.0
+    band_hz: tuple[float, float] = (3000.0, 7500.0)
+    colour_probability: float = 0.0
+    colour_db: float = 6.0
+    gain_probability: float = 0.0
+    gain_db: tuple[float, float] = (-12.0, 12.0)
+    clip_probability: float = 0.0
+    clip_share: tuple[float, float] = (0.0005, 0.02)
+    line_probability: float = 0.0
+
+    @property
+    def active(self) -> bool:
+        """Whether anything can strike."""
+        return any(getattr(self, field.name) > 0 for field in fields(self) if field.name.endswith("_probability"))
+
+
+class Degrader:
+    """Degrades pieces of clean speech with recordings of the corpus."""
+
+    # Speech before the crop that a room still hears.
+    lead_s = 0.5
+
+    def __init__(self, config: DegradeConfig, speech: Packed, noise: Packed | None, rooms: Packed | None):
+        if config.noise_probability > 0 and noise is None:
+            raise ValueError("the recipe asks for noise, but the corpus has none in its train split")
+        if config.room_probability > 0 and rooms is None:
+            raise ValueError("the recipe asks for rooms, but the corpus has no room responses (kind rir) in its train split")
+        self.config, self.speech, self.noise, self.rooms = config, speech, noise, rooms
+        self.sample_rate = speech.sample_rate
+
+    def __call__(self, clean: Samples, rng: np.random.Generator) -> tuple[Samples, Samples]:
+        """Clean `[samples]` -> degraded and target, `[samples]` each."""
+        config = self.config
+
+        def strikes(probability: float) -> bool:
+            return bool(rng.random() < probability)
+
+        heard = target = clean
+        if strikes(config.room_probability):
+            heard, target = self._in_a_room(clean, rng)
+        level = _level(target)
+        if strikes(config.babble_probability):
+            heard = heard + self._excerpt(self.speech, len(heard), rng, level, config.babble_snr_db)
+        if strikes(config.noise_probability):
+            heard = heard + self._noise(len(heard), rng, level)
+        if strikes(config.colour_probability):
+            heard = self._coloured(heard, rng)
+        if strikes(config.gain_probability):
+            heard = heard.copy()
+            heard[rng.integers(len(heard)) :] *= 10 ** (rng.uniform(*config.gain_db) / 20)
+        if strikes(config.clip_probability):
+            limit = np.quantile(np.abs(heard), 1 - rng.uniform(*config.clip_share))
+            heard = np.clip(heard, -limit, limit)
+        if strikes(config.band_probability):
+            heard = self._low_passed(heard, rng.uniform(*config.band_hz))
+        if strikes(config.line_probability):
+            heard = _companded(heard)
+        return heard.astype(np.float32), target.astype(np.float32)
+
+    def _in_a_room(self, clean: Samples, rng: np.random.Generator) -> tuple[Samples, Samples]:
+        assert self.rooms is not None
+        response = self.rooms.samples(int(rng.integers(len(self.rooms))))
+        # From the direct sound on, at unit energy of the first 3 ms: neither delay nor distance is to be learned.
+        response = response[int(np.abs(response).argmax()) :]
+        direct = np.sqrt(np.square(response[: round(0.003 * self.sample_rate)]).sum())
+        response = response / max(direct, 1e-6)
+        early = round(self.config.early_ms * self.sample_rate / 1000)
+        fade = np.ones(len(response), np.float32)
+        ramp = round(0.005 * self.sample_rate)
+        fade[early:] = np.maximum(1 - np.arange(max(len(response) - early, 0)) / ramp, 0)
+        return _convolved(clean, response), _convolved(clean, response * fade)
+
+    def _noise(self, length: int, rng: np.random.Generator, level: float) -> Samples:
+        assert self.noise is not None
+        parts = [
+            self._tilted(self._excerpt(self.noise, length, rng, 1.0, (0.0, 10.0)), rng)
+            for _ in range(rng.integers(1, self.config.noises + 1))
+        ]
+        total = np.sum(parts, axis=0)
+        return (total * level * 10 ** (-rng.uniform(*self.config.snr_db) / 20) / _level(total)).astype(np.float32)
+
+    def _excerpt(
+        self, source: Packed, length: int, rng: np.random.Generator, level: float, snr_db: tuple[float, float]
+    ) -> Samples:
+        """A random piece of a random recording, repeated where it is short, at `snr_db` below `level`."""
+        recording = source.samples(int(rng.integers(len(source))))
+        start = int(rng.integers(0, max(len(recording) - length, 0) + 1))
+        piece = np.resize(recording[start : start + length], length)
+        return (piece * (level * 10 ** (-rng.uniform(*snr_db) / 20) / _level(piece))).astype(np.float32)
+
+    def _tilted(self, x: Samples, rng: np.random.Generator) -> Samples:
+        tilt = rng.uniform(-self.config.tilt_db, self.config.tilt_db)
+        return self._filtered(x, lambda hz: tilt * np.log2(np.maximum(hz, 60.0) / 1000))
+
+    def _coloured(self, x: Samples, rng: np.random.Generator) -> Samples:
+        octaves = np.log2([60, 125, 250, 500, 1000, 2000, 4000, 8000])
+        gains = rng.uniform(-self.config.colour_db, self.config.colour_db, len(octaves))
+        return self._filtered(x, lambda hz: np.interp(np.log2(np.maximum(hz, 1.0)), octaves, gains))
+
+    def _low_passed(self, x: Samples, edge: float) -> Samples:
+        # 60 dB down within a sixth of the edge, as an anti-alias filter does it.
+        return self._filtered(x, lambda hz: -60 * np.clip((hz / edge - 1) * 6, 0, 1))
+
+    def _filtered(self, x: Samples, response_db: Callable[[np.ndarray], np.ndarray]) -> Samples:
+        size = len(x) + 1024
+        gains = 10 ** (response_db(np.fft.rfftfreq(size, 1 / self.sample_rate)) / 20)
+        return np.fft.irfft(np.fft.rfft(x, size) * gains, size)[: len(x)].astype(np.float32)
+
+
+def _convolved(x: Samples, response: Samples) -> Samples:
+    size = 1 << (len(x) + len(response) - 1).bit_length()
+    return np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(response, size), size)[: len(x)].astype(np.float32)
+
+
+def _companded(x: Samples) -> Samples:
+    """8-bit mu-law (ITU-T G.711's curve), with the loudest sample at full scale."""
+    peak = max(float(np.abs(x).max()), 1e-6)
+    steps = np.round(127 * np.sign(x) * np.log1p(255 * np.abs(x) / peak) / np.log(256)) / 127
+    return (np.sign(steps) * np.expm1(np.abs(steps) * np.log(256)) / 255 * peak).astype(np.float32)
+
+
+def _level(x: Samples) -> float:
+    return float(np.sqrt(np.mean(np.square(x)) + 1e-12))
