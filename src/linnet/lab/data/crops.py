@@ -38,7 +38,7 @@ class Batch:
 
 
 class CropSampler:
-    """Draws batches for one process; the same seed, rank and step always give the same batch."""
+    """Draws batches; the same seed, step and place in the batch always give the same crop."""
 
     def __init__(
         self, speech: Packed, noise: Packed | None, config: CropConfig, hop: int, offset: int, seed: int,
@@ -51,10 +51,9 @@ class CropSampler:
         lengths = np.diff(speech.offsets).astype(np.float64)
         self.cumulative = np.cumsum(lengths / lengths.sum())
 
-    def batch(self, size: int, step: int, rank: int = 0) -> Batch:
-        """`size` crops, drawn in proportion to the recordings' lengths."""
-        rng = np.random.default_rng((self.seed, step, rank))
-        crops = [self._crop(rng) for _ in range(size)]
+    def batch(self, size: int, step: int, rank: int = 0, world: int = 1) -> Batch:
+        """Crops `rank`, `rank + world`, ... of a batch of `size`, drawn in proportion to the recordings' lengths."""
+        crops = [self._crop(np.random.default_rng((self.seed, step, place))) for place in range(rank, size, world)]
         return Batch(*(np.stack(parts) for parts in zip(*crops, strict=True)))
 
     def _crop(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

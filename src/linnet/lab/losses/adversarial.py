@@ -104,10 +104,14 @@ class Discriminators(nn.Module):
                 wanted = member(target)[1]
             score = score.float()
             adversarial.append(-score.mean() if self.config.loss == "hinge" else (score - 1).square().mean())
-            matching += [
-                (f.float() - w.float()).abs().mean() / w.float().abs().mean() for f, w in zip(features, wanted, strict=True)
-            ]
+            matching += [_relative_difference(f.float(), w.float()) for f, w in zip(features, wanted, strict=True)]
         return {"adversarial": torch.stack(adversarial).mean(), "feature_matching": torch.stack(matching).mean()}
+
+
+def _relative_difference(features: Tensor, wanted: Tensor) -> Tensor:
+    # Clip by clip, so that the mean over a batch is that over its parts.
+    axes = (1, 2, 3)
+    return ((features - wanted).abs().mean(axes) / wanted.abs().mean(axes)).mean()
 
 
 def _levelled(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

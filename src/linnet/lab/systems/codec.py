@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from linnet.lab.quant.predictive import PredictiveQuantizer
+from linnet.lab.share import Share
 from linnet.lab.systems.source_filter import Decoder, Encoder, SourceFilterConfig
 from linnet.lab.systems.tracker import PitchTracker
 
@@ -38,26 +39,26 @@ class Codec(nn.Module):
         """The tracker's pitch steps of `[batch, frames * hop]` from silence: int64 `[batch, frames]`, -1 unvoiced."""
         return self.tracker.steps(self.tracker(samples, self.tracker.initial_state(len(samples)))[0])
 
-    def through_noise(self, samples: Tensor, pitch_steps: Tensor, generator: torch.Generator) -> Tensor:
+    def through_noise(self, samples: Tensor, pitch_steps: Tensor, share: Share) -> Tensor:
         """The autoencoder with Gaussian noise on its latent, at the level of 1 to all layers, or none, clip by clip."""
         latent = self.encode(samples, pitch_steps)
         n_layers = self.config.n_layers
-        quality = torch.randint(1, n_layers + 2, (len(samples), 1), generator=generator)
+        quality = share.randint(1, n_layers + 2, 1)
         power = torch.tensor([0.0, *_NOISE_POWER[:n_layers], 0.0])[quality].unsqueeze(-1)
-        noisy = latent + power.sqrt() * torch.randn(latent.shape, generator=generator)
+        noisy = latent + power.sqrt() * share.randn(*latent.shape[1:])
         return self.decode(noisy, pitch_steps, quality.expand_as(pitch_steps))
 
-    def draw_arrivals(self, codes: Tensor, loss_probability: float, generator: torch.Generator) -> Tensor:
+    def draw_arrivals(self, codes: Tensor, loss_probability: float, share: Share) -> Tensor:
         """Codes as a network might deliver them: a random number of layers for every clip, 1 and all of them more often,
         and in one clip of three bursts of lost frames (Gilbert's two states, three frames long on average)."""
         batch, frames, n_layers = codes.shape
         choices = torch.tensor([1, 1, *range(1, n_layers + 1), n_layers, n_layers])
-        layers = choices[torch.randint(len(choices), (batch, 1, 1), generator=generator)]
+        layers = choices[share.randint(0, len(choices), 1, 1)]
         codes = torch.where(torch.arange(n_layers) < layers, codes, -1)
         lost = torch.zeros(batch, dtype=torch.bool)
-        lossy = torch.rand(batch, generator=generator) < 1 / 3
+        lossy = share.rand() < 1 / 3
         rows = []
-        for draw in torch.rand(frames, batch, generator=generator):
+        for draw in share.rand(frames).unbind(1):
             lost = torch.where(lost, draw > 1 / 3, draw < loss_probability / 3) & lossy
             rows.append(lost)
         return torch.where(torch.stack(rows, 1).unsqueeze(-1), -1, codes)

@@ -18,6 +18,7 @@ from linnet.lab.dsp.excitation import centre_phases, harmonic_frames, noise_fram
 from linnet.lab.dsp.pitch import PitchScale
 from linnet.lab.dsp.stft import Stft
 from linnet.lab.nn.blocks import Chain, ConvNeXt, ResidualGru, State
+from linnet.lab.share import mean_over_processes
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Encoder(nn.Module):
         x, blocks = self.blocks(self.input(features) + self.pitch(pitch_steps + 1), blocks)
         latent = self.output(self.norm(x)).float()
         if self.training:
-            power = latent.pow(2).mean()
+            power = mean_over_processes(latent.pow(2))
             self.power.lerp_(power.detach(), 0.01)
             latent = latent / power.sqrt()
         else:

@@ -1,7 +1,7 @@
 """The training loop: stages, several processes, checkpoints on a time budget, exact resume.
 
-What a step sees depends on the recipe's seed, the stage, the step and the process alone, so a resumed run goes on as if it
-had never stopped.
+What a step sees depends on the recipe's seed, the stage and the step alone, so a resumed run goes on as if it had never
+stopped, with any number of processes: they share each batch, and random numbers and averages are the whole batch's.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from linnet.lab.data.crops import CropSampler
 from linnet.lab.losses.adversarial import Discriminators
 from linnet.lab.losses.loudness import LoudnessLoss
 from linnet.lab.losses.reconstruction import MultiScaleMelLoss
+from linnet.lab.share import Share, gather_batch
 from linnet.lab.systems.codec import Codec
 from linnet.lab.train.checkpoint import (
     Checkpoint,
@@ -36,7 +37,7 @@ from linnet.lab.train.checkpoint import (
 from linnet.lab.train.recipe import Recipe, Stage
 
 _REVIVE_EVERY = 50
-_FIT_BATCHES = 24
+_FIT_FRAMES, _FIT_BATCHES = 40_000, 24
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ class Trainer:
             for group in self.optimiser.param_groups:
                 group["lr"] = _learning_rate(stage, self.progress.step)
             losses = self._step(stage, sampler, list(parameters.values()))
-            seconds = stage.batch * stage.crops.frames * system.hop / system.sample_rate * self.world
+            seconds = stage.batch * stage.crops.frames * system.hop / system.sample_rate
             self.progress = dataclasses.replace(
                 self.progress, step=self.progress.step + 1, audio_seconds=self.progress.audio_seconds + seconds
             )
@@ -162,9 +163,11 @@ class Trainer:
             chosen.update({f"{part}.{name}": value for name, value in getattr(self.codec, part).named_parameters()})
         return chosen
 
-    def _draw(self, sampler: CropSampler, stage: Stage, step: int, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _draw(
+        self, sampler: CropSampler, stage: Stage, step: int, rank: int = 0, world: int = 1
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """What is heard, what is wanted, and the pitch."""
-        batch = sampler.batch(stage.batch, step, rank)
+        batch = sampler.batch(stage.batch, step, rank, world)
         samples, wanted = torch.from_numpy(batch.samples), torch.from_numpy(batch.target)
         if stage.pitch == "labelled":
             return samples, wanted, torch.from_numpy(self.recipe.system.pitch.quantize(batch.pitch_hz))
@@ -172,11 +175,12 @@ class Trainer:
 
     def _step(self, stage: Stage, sampler: CropSampler, parameters: list[torch.nn.Parameter]) -> dict[str, float]:
         assert self.optimiser is not None
-        samples, wanted, pitch_steps = self._draw(sampler, stage, self.progress.step, self.rank)
-        generator = torch.Generator().manual_seed(hash((sampler.seed, self.progress.step, self.rank)) % (1 << 62))
+        samples, wanted, pitch_steps = self._draw(sampler, stage, self.progress.step, self.rank, self.world)
+        generator = torch.Generator().manual_seed(hash((sampler.seed, self.progress.step)) % (1 << 62))
+        share = Share(generator, stage.batch, self.rank, self.world)
         alone = stage.adversarial and self.progress.step < stage.discriminator_warmup_steps
         with torch.set_grad_enabled(not alone):
-            losses, latents, output = self._losses(stage, samples, pitch_steps, generator)
+            losses, latents, output = self._losses(stage, samples, pitch_steps, share)
         rival_metrics: dict[str, float] = {}
         if output is not None:
             delay = self.codec.delay
@@ -187,13 +191,15 @@ class Trainer:
                     return rival_metrics
             losses |= self._reconstruction_losses(stage, output, target)
         total = torch.stack([stage.losses[name] * value for name, value in losses.items() if name in stage.losses]).sum()
+        # Shares may differ by a clip; every clip counts alike.
+        total = total * (len(samples) * self.world / stage.batch)
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         self._sum_over_processes([p.grad for p in parameters if p.grad is not None], mean=True)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.gradient_clip)
         self.optimiser.step()
         if "quantizer" in stage.trains:
-            self._update_codebooks(latents, generator)
+            self._update_codebooks(latents, share)
         with torch.no_grad():
             for name, tensor in self.codec.state_dict().items():
                 if tensor.is_floating_point() and name.split(".")[0] in stage.trains:
@@ -206,29 +212,32 @@ class Trainer:
         """One step of the discriminators on what the codec just made."""
         assert self.rival_optimiser is not None
         self.discriminators.requires_grad_(True)
-        with torch.autocast("cpu", torch.bfloat16):
+        with self._autocast():
             loss, metrics = self.discriminators.discriminate(output, target)
         for group in self.rival_optimiser.param_groups:
             group["lr"] = stage.discriminator_learning_rate
         self.rival_optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss * (len(target) * self.world / stage.batch)).backward()
         self._sum_over_processes([p.grad for p in self.discriminators.parameters() if p.grad is not None], mean=True)
         self.rival_optimiser.step()
         self.discriminators.requires_grad_(False)
         return {"discriminator": loss.item(), **metrics}
 
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16)
+
     def _losses(
-        self, stage: Stage, samples: Tensor, pitch_steps: Tensor, generator: torch.Generator
+        self, stage: Stage, samples: Tensor, pitch_steps: Tensor, share: Share
     ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None, Tensor | None]:
         """The stage's losses on codes and pitch by name, latent and pitch where the quantizer learns, and what was decoded."""
         codec, losses, seen, output = self.codec, {}, None, None
         decodes = stage.adversarial or any(name in stage.losses for name in self.reconstruction)
-        with torch.autocast("cpu", torch.bfloat16):
+        with self._autocast():
             if "pitch" in stage.losses:
                 logits, _ = codec.tracker(samples, codec.tracker.initial_state(len(samples)))
                 losses["pitch"] = torch.nn.functional.cross_entropy(logits.flatten(0, 1), pitch_steps.flatten() + 1)
             if stage.bottleneck == "noise":
-                output = codec.through_noise(samples, pitch_steps, generator)
+                output = codec.through_noise(samples, pitch_steps, share)
             elif stage.bottleneck == "quantized":
                 latent = codec.encode(samples, pitch_steps)
                 with torch.autocast("cpu", enabled=False):
@@ -237,7 +246,7 @@ class Trainer:
                     losses |= {"latent": quantized.loss, "commitment": quantized.commitment}
                     losses |= {f"error_{number}": error.detach() for number, error in enumerate(quantized.error)}
                     if decodes:
-                        codes = codec.draw_arrivals(quantized.codes, stage.frame_loss, generator)
+                        codes = codec.draw_arrivals(quantized.codes, stage.frame_loss, share)
                         received, pitch_sent, quality = codec.receive(codes)
                         # The encoder, where it learns, gets the decoder's gradient straight through the quantizer.
                         passed = latent.float() + (received - latent.float()).detach()
@@ -248,30 +257,28 @@ class Trainer:
     def _reconstruction_losses(self, stage: Stage, output: Tensor, target: Tensor) -> dict[str, Tensor]:
         losses = {name: loss(output, target) for name, loss in self.reconstruction.items() if name in stage.losses}
         if stage.adversarial:
-            with torch.autocast("cpu", torch.bfloat16):
+            with self._autocast():
                 losses |= self.discriminators.judge(output, target)
         return losses
 
     @torch.no_grad()
     def _fit_codebooks(self, sampler: CropSampler, stage: Stage) -> None:
-        # Rank 0's draws on every process: the fit is then the same everywhere without talking.
-        drawn = [self._draw(sampler, stage, 1 << 40 | number, rank=0) for number in range(_FIT_BATCHES)]
+        # Whole batches on every process: the fit is then the same everywhere without talking.
+        batches = min(-(-_FIT_FRAMES // (stage.batch * stage.crops.frames)), _FIT_BATCHES)
+        drawn = [self._draw(sampler, stage, 1 << 40 | number) for number in range(batches)]
         latent = torch.cat([self.codec.encode(samples, pitch) for samples, _, pitch in drawn])
         pitch = torch.cat([pitch for _, _, pitch in drawn])
         self.codec.quantizer.fit(latent, pitch, torch.Generator().manual_seed(self.recipe.seed))
 
     @torch.no_grad()
-    def _update_codebooks(self, seen: tuple[Tensor, Tensor] | None, generator: torch.Generator) -> None:
+    def _update_codebooks(self, seen: tuple[Tensor, Tensor] | None, share: Share) -> None:
         books = self.codec.quantizer.codebooks()
         self._sum_over_processes([t for book in books for t in (book.batch_sums, book.batch_usage)], mean=False)
         for book in books:
             book.update()
         if seen is not None and self.progress.step % _REVIVE_EVERY == 0:
-            self.codec.quantizer.revive(*seen, generator)
-            if self.world > 1:
-                for book in books:
-                    dist.broadcast(book.sums, 0)
-                    dist.broadcast(book.usage, 0)
+            latent, pitch = (gather_batch(part, share) for part in seen)
+            self.codec.quantizer.revive(latent, pitch, share.generator)
 
     def _sum_over_processes(self, tensors: list[Tensor], *, mean: bool) -> None:
         if self.world == 1 or not tensors:

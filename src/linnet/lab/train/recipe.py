@@ -32,7 +32,7 @@ class Stage:
     which learn at `discriminator_learning_rate`, alone for the first `discriminator_warmup_steps`), latent (what the
     quantizer learns from) and commitment (what the encoder does), both errors in units of the latent's power, and pitch
     (the tracker's cross-entropy). `pitch` is "tracked", by the tracker as it stands, which is what the codec will meet, or
-    "labelled", by the corpus's labels.
+    "labelled", by the corpus's labels. `batch` counts the clips of all processes together.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Stage:
     warmup_steps: int = 200
     discriminator_learning_rate: float = 5e-4
     discriminator_warmup_steps: int = 0
-    batch: int = 16
+    batch: int = 48
     crops: CropConfig = field(default_factory=CropConfig)
 
     def __post_init__(self) -> None:
@@ -76,7 +76,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The whole of a training run. `data` names the corpus with its licences, for the card of what is trained on it."""
+    """The whole of a training run.
+
+    `data` names the corpus with its licences, for the card of what is trained on it. Networks compute in bfloat16 unless
+    told otherwise; losses, codebooks and weights are float32 anyway.
+    """
 
     name: str
     stages: tuple[Stage, ...]
@@ -84,6 +88,7 @@ class Recipe:
     discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     data: str = ""
     seed: int = 0
+    bfloat16: bool = True
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
     averaging: float = 0.003
