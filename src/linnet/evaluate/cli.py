@@ -139,7 +139,8 @@ def _print(report: Report, metrics: Sequence[str]) -> None:
 
 def command_line() -> str:
     """The command that runs, as one would type it."""
-    return shlex.join(["linnet" if Path(sys.argv[0]).name == "linnet" else sys.argv[0], *sys.argv[1:]])
+    called = sys.argv[0]
+    return shlex.join(["linnet" if Path(called).name in {"linnet", "__main__.py"} else called, *sys.argv[1:]])
 
 
 def _installed() -> list[str]:

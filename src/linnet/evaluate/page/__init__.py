@@ -1,8 +1,8 @@
 """The page of a comparison: one HTML file with everything in it, that asks nothing of any network.
 
-The document is a template, a style sheet and a script, kept beside this module as plain files, and the data as JSON inside
+The document is a template, a style sheet and two scripts, kept beside this module as plain files, and the data as JSON inside
 a script element. Audio is FLAC of 16 bits, so that what one hears is what the codec gave; the browser draws the spectrograms
-and the curves from the data.
+and the curves.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def write_page(
     here = files("linnet.evaluate.page")
     page = here.joinpath("report.html").read_text(encoding="utf-8")
     parts = {"style": here.joinpath("report.css").read_text(encoding="utf-8")}
-    parts["script"] = here.joinpath("report.js").read_text(encoding="utf-8")
+    parts["script"] = "".join(here.joinpath(name).read_text(encoding="utf-8") for name in ("tables.js", "player.js"))
     # the only thing that could end a script element early is a '<' in a name
     parts["data"] = json.dumps(without_nan(data), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     for name, text in parts.items():
