@@ -162,7 +162,20 @@ def test_an_unknown_delay_is_measured(gain: Gain, tmp_path: Path) -> None:
     (row,) = run(tmp_path, replace(gain, late=160, known_delay=None), [SPEECH]).rows
     assert row.delay_ms == 10.0
     assert row.fault == ""
-    assert row.scores["si_sdr"] > 20
+    assert row.scores["si_sdr"] > 20  # the codec has cut the end
+
+
+def test_a_command_that_is_late_loses_nothing(tmp_path: Path) -> None:
+    script = tmp_path / "late.py"
+    script.write_text(
+        "import sys, numpy, soundfile\n"
+        "samples, rate = soundfile.read(sys.argv[1])\n"
+        "soundfile.write(sys.argv[2], numpy.pad(samples, (320, 0)), rate)\n"
+    )
+    (contestant,) = codecs.parse_codecs([f"late@6={sys.executable} {script} {{in}} {{out}}"])
+    (row,) = run(tmp_path, contestant.codec, [SPEECH], rates=contestant.rates).rows
+    assert row.delay_ms == 20.0
+    assert row.scores["si_sdr"] > 60
 
 
 def test_pairs(folder: Path, tmp_path: Path) -> None:

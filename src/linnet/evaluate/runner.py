@@ -230,9 +230,9 @@ def _score(task: _Task, versions: dict[str, str], store: Store, root: Path | Non
 def _keep(store: Store, key: str, reference: Samples, output: Output) -> Record:
     samples, delay_ms = output.samples, output.delay_ms
     if delay_ms is None:
-        lag_ms = align(reference, samples).lag_ms
+        lag_ms = align(reference, samples[: len(reference)]).lag_ms
         delay_ms = 0.0 if np.isnan(lag_ms) else lag_ms
-        samples = shift(samples, delay_ms)
+        samples = shift(samples, delay_ms)[: len(reference)]
     samples = store.save_audio(key, samples)
     record = Record(output.kbps, output.bandwidth_hz, delay_ms, align(reference, samples))
     store.save(key, record)

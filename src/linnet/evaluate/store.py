@@ -20,7 +20,7 @@ import soundfile
 from linnet.evaluate.alignment import Alignment
 from linnet.evaluate.metrics import RATE, Samples
 
-_FORMAT = 1  # raised whenever what is kept, or how it is made, changes
+_FORMAT = 2  # raised whenever what is kept, or how it is made, changes
 
 
 @dataclass

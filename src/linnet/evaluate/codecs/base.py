@@ -21,6 +21,7 @@ from linnet.bits.errors import LinnetError
 from linnet.evaluate.metrics import RATE, Samples, to_rate
 
 _TIMEOUT_S = 600
+_UNKNOWN_DELAY = RATE // 4  # samples at 16 kHz
 
 
 class CodecError(LinnetError):
@@ -103,10 +104,11 @@ class Codec(ABC):
 
 @dataclass(frozen=True)
 class Output:
-    """One file through one codec: [samples] at 16 kHz, as many as went in, and what they cost.
+    """One file through one codec: [samples] at 16 kHz, and what they cost.
 
     Args:
-        samples: float64, clipped to full scale; the codec's delay is gone if it is known.
+        samples: float64, clipped to full scale. If the codec knows its delay this is gone, and there are as many as went in;
+            else there is a quarter of a second more.
         kbps: measured, payload only.
         bandwidth_hz: where the codec's audio ends.
         delay_ms: what was taken away; None if the codec does not know its delay.
@@ -133,9 +135,11 @@ def through(codec: Codec, samples: Samples, rates: Sequence[float]) -> Iterator[
     padded = np.pad(at_rate, (0, room + -(len(at_rate) + room) % codec.frame))
     for kbps, coded in zip(rates, codec.runs(padded, rates), strict=True):
         delay = codec.delay(kbps)
-        audio = to_rate(np.asarray(coded.samples, np.float64)[delay or 0 :], codec.sample_rate, RATE)[: len(samples)]
+        # whoever finds the delay wants the end, which may lie beyond the input's
+        length = len(samples) + (_UNKNOWN_DELAY if delay is None else 0)
+        audio = to_rate(np.asarray(coded.samples, np.float64)[delay or 0 :], codec.sample_rate, RATE)[:length]
         yield Output(
-            samples=np.clip(np.pad(audio, (0, len(samples) - len(audio))), -1, 1),
+            samples=np.clip(np.pad(audio, (0, length - len(audio))), -1, 1),
             kbps=coded.bits / coded.seconds / 1000,
             bandwidth_hz=coded.bandwidth_hz or codec.bandwidth_hz,
             delay_ms=None if delay is None else 1000 * delay / codec.sample_rate,
