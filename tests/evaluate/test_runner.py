@@ -273,6 +273,7 @@ def test_compare(offered: Gain, folder: Path, tmp_path: Path) -> None:
     [
         (["--kbps", "one"], "--kbps 'one'"),
         (["--codec", "mp4"], "no codec is called 'mp4'"),
+        (["--codec", "gain=cp {in} {out}"], "two codecs are called 'gain'"),
         (["--metrics", "mos"], "no metric is called 'mos'"),
         (["--json", "/nowhere/at/all.json", "--metrics", "si_sdr", "--limit", "1"], "cannot write"),
     ],

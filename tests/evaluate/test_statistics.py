@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from linnet.evaluate import statistics
 from linnet.evaluate.statistics import bootstrap_mean, paired_test
 
 
@@ -15,6 +16,14 @@ def test_bootstrap() -> None:
     assert mean.high - mean.low == pytest.approx(2 * half, rel=0.1)
     assert mean == bootstrap_mean([*values, float("nan")])
     assert np.isnan(bootstrap_mean([float("nan")]).value)
+
+
+def test_many_files_are_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(3).normal(3.0, 1.0, 300)
+    whole, whole_test = bootstrap_mean(values), paired_test(values, 0 * values + 2.9)
+    monkeypatch.setattr(statistics, "_LARGEST", 10_000)
+    assert bootstrap_mean(values).low == pytest.approx(whole.low, abs=0.02)
+    assert paired_test(values, 0 * values + 2.9).p == pytest.approx(whole_test.p, abs=0.03)
 
 
 def test_a_difference_that_is_small_beside_the_files_is_found() -> None:

@@ -73,6 +73,8 @@ def evaluate(
     measured before is not measured again.
     """
     first = [Contestant.at(contestant.codec, _rates(kbps)) for contestant in parse_codecs([model])]
+    if len(first) != 1:
+        raise OptionError(f"{model!r} is not one model: name one, and the others with --codec")
     others = [contestant for contestant in parse_codecs(codecs) if contestant.codec != first[0].codec]
     report, names, n_files, _ = _run(folder, [*first, *others], **engine)
     _print(report, names)

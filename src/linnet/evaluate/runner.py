@@ -8,6 +8,7 @@ not (see `linnet.evaluate.alignment`) keeps its scores in its row and stays out 
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -22,7 +23,7 @@ import soundfile
 
 from linnet.bits.errors import LinnetError
 from linnet.evaluate.alignment import Alignment, align, shift
-from linnet.evaluate.codecs import Contestant, Output, through
+from linnet.evaluate.codecs import CodecError, Contestant, Output, through
 from linnet.evaluate.metrics import METRICS, RATE, MissingPackageError, Samples
 from linnet.evaluate.sets import SetError, read_audio
 from linnet.evaluate.statistics import Mean, Paired, bootstrap_mean, paired_test
@@ -145,9 +146,14 @@ def evaluate(
         on_done: called in this process after each file of each codec, `len(files) * len(contestants)` times.
 
     Raises:
+        CodecError: if two codecs have one name.
         MetricError: if a metric is unknown.
         MissingPackageError: if a metric's package is not installed.
     """
+    names = [contestant.codec.name for contestant in contestants]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise CodecError(f"two codecs are called {twice[0]!r}: rename the folder of one, or give a command another name")
     unknown = [name for name in metrics if name not in METRICS]
     if unknown:
         raise MetricError(f"no metric is called {unknown[0]!r}: choose from {', '.join(METRICS)}")
@@ -198,12 +204,17 @@ def _mapped(score: Callable[[_Task], list[Row]], tasks: Sequence[_Task], jobs: i
         yield from map(score, tasks)
         return
     # Spawned, because a forked ONNX Runtime session has lost its threads and hangs.
-    with ProcessPoolExecutor(min(jobs, len(tasks)), multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(min(jobs, len(tasks)), multiprocessing.get_context("spawn"), _ignore_interrupt) as pool:
         try:
             yield from pool.map(score, tasks)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _ignore_interrupt() -> None:
+    """In a process of the pool: it finishes its task, and only the one that asked for it says that it was interrupted."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _score(task: _Task, versions: dict[str, str], store: Store, root: Path | None) -> list[Row]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 _RESAMPLES = 2000
 _FLIPS = 4000
+_LARGEST = 8_000_000  # numbers drawn at once
 _INTERVAL = (2.5, 97.5)  # percent
 
 
@@ -45,8 +48,9 @@ def bootstrap_mean(values: Sequence[float]) -> Mean:
     known = every[~np.isnan(every)]
     if len(known) == 0:
         return Mean(float("nan"), float("nan"), float("nan"), files=0, unscored=len(every))
-    drawn = np.random.default_rng(0).integers(len(known), size=(_RESAMPLES, len(known)))
-    low, high = np.percentile(known[drawn].mean(axis=1), _INTERVAL)
+    blocks = _blocks(len(known), _RESAMPLES)
+    means = np.concatenate([known[_drawn(len(known), rows, seed)].mean(axis=1) for seed, rows in blocks])
+    low, high = np.percentile(means, _INTERVAL)
     return Mean(float(known.mean()), float(low), float(high), files=len(known), unscored=len(every) - len(known))
 
 
@@ -67,6 +71,25 @@ def paired_test(first: Sequence[float], second: Sequence[float]) -> Paired:
     mean = bootstrap_mean(differences.tolist())
     if mean.files == 0:
         return Paired(mean.value, mean.low, mean.high, p=float("nan"), files=0)
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(_FLIPS, len(differences)))
-    as_large = np.abs(signs @ differences) >= abs(differences.sum()) * (1 - 1e-12)
+    blocks = _blocks(mean.files, _FLIPS)
+    sums = np.concatenate([_signs(mean.files, rows, seed) @ differences for seed, rows in blocks])
+    as_large = np.abs(sums) >= abs(differences.sum()) * (1 - 1e-12)
     return Paired(mean.value, mean.low, mean.high, p=float((as_large.sum() + 1) / (_FLIPS + 1)), files=mean.files)
+
+
+def _blocks(files: int, rows: int) -> list[tuple[int, int]]:
+    """Rows of draws in blocks that fit in memory, each as a seed and a number of rows."""
+    most = max(1, _LARGEST // files)
+    return [(at, min(most, rows - at)) for at in range(0, rows, most)]
+
+
+@lru_cache(maxsize=1)  # a report asks for the same draws for every metric and pair
+def _drawn(files: int, rows: int, seed: int) -> npt.NDArray[np.int64]:
+    """Files drawn with replacement, [rows, files]."""
+    return np.random.default_rng(seed).integers(files, size=(rows, files))
+
+
+@lru_cache(maxsize=1)
+def _signs(files: int, rows: int, seed: int) -> npt.NDArray[np.float64]:
+    """Signs drawn by the toss of a coin, [rows, files]."""
+    return np.random.default_rng(seed).choice([-1.0, 1.0], size=(rows, files))

@@ -27,7 +27,7 @@ class Bundle(Codec):
     @property
     def name(self) -> str:  # type: ignore[override]
         """The model's, short for a path."""
-        return Path(self.model).stem
+        return Path(self.model).resolve().name.removesuffix(".zip")
 
     @property
     def bandwidth_hz(self) -> int:  # type: ignore[override]
