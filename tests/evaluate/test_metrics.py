@@ -22,7 +22,9 @@ from linnet.evaluate.metrics import (
 )
 
 RATE = 16_000
-NEEDS = {"pesq_wb": "pesq", "estoi": "pystoi", "dnsmos": "speechmos"}
+NEEDS = {name: metric.package for name, metric in METRICS.items() if metric.package}
+BEST = {"pesq_wb": 4.644, "pesq_nb": 4.549, "stoi": 1.0, "estoi": 1.0}
+BEST |= dict.fromkeys(["log_mel", "lsd_low", "lsd_high", "band_error", "f0_error", "voicing_error"], 0.0)
 LOCAL = [name for name in METRICS if name not in NEEDS]
 
 
@@ -41,7 +43,7 @@ def need(metric: str) -> None:
         pytest.importorskip(NEEDS[metric])
 
 
-@pytest.mark.parametrize(("name", "best"), [("pesq_wb", 4.644), ("estoi", 1.0), ("log_mel", 0.0), ("band_error", 0.0)])
+@pytest.mark.parametrize(("name", "best"), list(BEST.items()))
 def test_a_signal_equals_itself(speech: np.ndarray, name: str, best: float) -> None:
     need(name)
     assert METRICS[name].function(speech, speech, RATE) == pytest.approx(best, abs=1e-3)
@@ -55,7 +57,7 @@ def test_noise_is_worse_than_none(speech: np.ndarray, noisy: np.ndarray, name: s
     assert (bad < clean) if metric.higher_is_better else (bad > clean)
 
 
-@pytest.mark.parametrize("name", ["pesq_wb", "estoi", "si_sdr"])
+@pytest.mark.parametrize("name", ["pesq_wb", "pesq_nb", "stoi", "estoi", "si_sdr"])
 def test_level_does_not_matter(speech: np.ndarray, noisy: np.ndarray, name: str) -> None:
     need(name)
     function = METRICS[name].function
@@ -86,6 +88,37 @@ def test_band_levels_find_a_planted_shift(speech: np.ndarray, band: int) -> None
     wanted = np.zeros(len(BAND_EDGES_HZ) - 1)
     wanted[band] = 4.5
     np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "heard", "deaf"), [("lsd_low", 1000, 6000), ("lsd_high", 6000, 1000)])
+def test_spectral_distance_hears_its_band_alone(name: str, heard: int, deaf: int) -> None:
+    noise = 0.1 * np.random.default_rng(3).standard_normal(RATE)
+    spectrum, hz = np.fft.rfft(noise), np.fft.rfftfreq(RATE, 1 / RATE)
+    for middle, least, most in ((heard, 1.0, 10.0), (deaf, 0.0, 0.1)):
+        raised = spectrum * np.where(np.abs(hz - middle) < 800, 2.0, 1.0)
+        assert least <= METRICS[name].function(noise, np.fft.irfft(raised, RATE), RATE) <= most
+    assert METRICS[name].function(noise, noise / 2, RATE) == pytest.approx(20 * np.log10(2))
+
+
+def voice(hz: float, seconds: float = 1.0) -> np.ndarray:
+    """A pulse train through one resonance: voiced all along."""
+    time = np.arange(int(seconds * RATE)) / RATE
+    return sum(0.1 * np.cos(2 * np.pi * hz * n * time) / n for n in range(1, 20))
+
+
+@pytest.mark.parametrize("cents", [-300.0, 50.0, 1900.0])
+def test_pitch_error_is_the_planted_one(cents: float) -> None:
+    need("f0_error")
+    found = METRICS["f0_error"].function(voice(110), voice(110 * 2 ** (cents / 1200)), RATE)
+    assert found == pytest.approx(min(abs(cents), 1200), abs=12)  # the tracker errs at both ends
+
+
+def test_voicing_error_is_the_planted_share() -> None:
+    need("voicing_error")
+    wanted = voice(110, 2.0)
+    half = wanted.copy()
+    half[RATE:] = 0.1 * np.random.default_rng(4).standard_normal(RATE)
+    assert METRICS["voicing_error"].function(wanted, half, RATE) == pytest.approx(50, abs=5)
 
 
 def test_other_rates_are_resampled(speech: np.ndarray, noisy: np.ndarray) -> None:

@@ -1,9 +1,10 @@
-"""The runner and its command with codecs whose damage is known, and a fake Linnet bundle."""
+"""The engine and its commands with codecs whose damage is known."""
 
+import csv
 import json
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,14 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-import linnet
-from linnet.bits import Layout, LayoutError, LinnetError
-from linnet.evaluate import cli, runner
-from linnet.evaluate.baselines import BASELINES, BaselineError, Opus
-from linnet.evaluate.runner import Bundle, MetricError, Output, SetError, bootstrap_mean, evaluate, find_files
+from linnet.bits import LinnetError
+from linnet.evaluate import cli, codecs
+from linnet.evaluate.codecs import Codec, Coded, Contestant
+from linnet.evaluate.codecs.g711 import G711
+from linnet.evaluate.metrics import METRICS as KNOWN
+from linnet.evaluate.runner import MetricError, Report, evaluate
+from linnet.evaluate.sets import SetError, find_files
+from linnet.evaluate.store import Store
 
 RATE = 16_000
 SPEECH = Path(__file__).parents[1] / "data" / "speech.flac"
@@ -23,57 +27,59 @@ METRICS = ["log_mel", "band_error", "si_sdr"]
 
 
 @dataclass(frozen=True)
-class Gain:
-    """Two rates: the signal untouched, and quieter."""
+class Gain(Codec):
+    """Quieter the fewer bits there are; it counts its runs in a file, because it may run in another process."""
 
+    counter: Path
     name: str = "gain"
+    known_delay: int | None = 0
+    late: int = 0
+    version: str = "1"
+    rates = (1.0, 2.0)
 
-    def outputs(self, samples: np.ndarray) -> Iterator[Output]:
-        yield Output("gain 2", samples, 2.0)
-        yield Output("gain 1", samples / 2, 1.0)
+    def identity(self) -> str:
+        return self.version
+
+    def delay(self, kbps: float) -> int | None:  # noqa: ARG002
+        return self.known_delay
+
+    def run(self, samples: np.ndarray, kbps: float) -> Coded:
+        with self.counter.open("a") as lines:
+            lines.write(f"{kbps}\n")
+        late = np.pad(samples, (self.late, 0))[: len(samples)]
+        return Coded(late * kbps / 2, 1000 * kbps, 1.0)
+
+    @property
+    def count(self) -> int:
+        return len(self.counter.read_text().split())
 
 
 @dataclass(frozen=True)
-class Broken:
+class Broken(Codec):
     name: str = "broken"
 
-    def outputs(self, samples: np.ndarray) -> Iterator[Output]:
-        raise RuntimeError(f"no way with {len(samples)} samples")
+    def identity(self) -> str:
+        return ""
+
+    def run(self, samples: np.ndarray, kbps: float) -> Coded:
+        raise RuntimeError(f"no way with {len(samples)} samples at {kbps:g}")
 
 
-class FakeCodec:
-    """Codes are 16-bit samples in two layers, the upper byte and the lower. It counts its encodings."""
+@dataclass(frozen=True)
+class Missing(Broken):
+    name: str = "missing"
 
-    layout = Layout(sizes=(256, 256), layers=(1, 2), sample_rate=125, hop=1)  # 1 and 2 kbit/s
-
-    def __init__(self) -> None:
-        self.encoded = 0
-
-    def encode_codes(self, samples: np.ndarray, sample_rate: int) -> np.ndarray:
-        assert sample_rate == RATE
-        self.encoded += 1
-        value = np.round(samples * 32768).astype(np.int64) + 32768
-        return np.stack([value >> 8, value & 255], axis=1)
-
-    def decode_codes(self, codes: np.ndarray, sample_rate: int) -> np.ndarray:
-        assert sample_rate == RATE
-        fine = np.where(codes[:, 1] < 0, 128, codes[:, 1])
-        return ((codes[:, 0] * 256 + fine - 32768) / 32768).astype(np.float32)[:-3]  # shorter than what went in
+    def available(self) -> str:
+        return "missing not found: apt install it"
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCodec]:
-    codec = FakeCodec()
+def gain(tmp_path: Path) -> Gain:
+    return Gain(tmp_path / "runs.txt")
 
-    def load(name: str) -> FakeCodec:
-        if name != "fake":
-            raise LinnetError(f"no model {name!r}")
-        return codec
 
-    monkeypatch.setattr(linnet, "load", load, raising=False)
-    runner._opened.cache_clear()
-    yield codec
-    runner._opened.cache_clear()
+def run(tmp_path: Path, codec: Codec, files: Sequence[Path], metrics: Sequence[str] = METRICS, rates: tuple = (2.0,)) -> Report:
+    return evaluate([Contestant(codec, rates)], files, metrics, Store(tmp_path / "store"))
 
 
 @pytest.fixture
@@ -89,55 +95,102 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def test_rows_and_means(folder: Path) -> None:
-    report = evaluate([Gain(), Broken()], find_files(folder), METRICS, root=folder)
+def test_rows_and_means(folder: Path, gain: Gain, tmp_path: Path) -> None:
+    contestants = [Contestant(gain, (2.0, 1.0)), Contestant(Broken(), (3.0,)), Contestant(Missing(), (3.0,))]
+    report = evaluate(contestants, find_files(folder), METRICS, Store(tmp_path / "store"), root=folder)
     assert [row.file for row in report.errors] == ["a.wav", "deep/b.flac", "silent.wav", "torn.wav"]
-    assert report.errors[0].error == f"RuntimeError: no way with {2 * RATE} samples"
+    assert report.errors[0].error == f"RuntimeError: no way with {2 * RATE} samples at 3"
     assert report.errors[-1].error.startswith("cannot be read")
-    assert [summary.codec for summary in report.summaries] == ["gain 2", "gain 1"]
+    assert [summary.label for summary in report.summaries] == ["gain 2", "gain 1"]
     untouched, quieter = (summary.means["band_error"] for summary in report.summaries)
-    assert (untouched.value, untouched.files, untouched.unscored) == (0.0, 2, 1)
-    assert quieter.value == pytest.approx(20 * np.log10(2), abs=1e-6)
+    assert untouched.value == pytest.approx(0.0, abs=1e-4)
+    assert (untouched.files, untouched.unscored) == (2, 1)
+    assert quieter.value == pytest.approx(20 * np.log10(2), abs=1e-3)
     assert report.summaries[1].kbps == 1.0
+    assert report.rows[1].notes == ["level is -6.0 dB off"]
+    assert [(skipped.codec, skipped.reason) for skipped in report.skipped] == [("missing", "missing not found: apt install it")]
     assert json.loads(json.dumps(report.to_json(), allow_nan=False))["rows"][-1]["kbps"] is None
 
 
-def test_processes_change_nothing(folder: Path) -> None:
+def test_processes_change_nothing(folder: Path, tmp_path: Path) -> None:
     files = find_files(folder)
+    contestants = [Contestant(G711("a", "a"), (64.0,)), Contestant(G711("mu", "mu"), (64.0,))]
     seen: list[int] = []
-    alone = evaluate([Gain()], files, METRICS, jobs=1, root=folder)
-    together = evaluate([Gain()], files, METRICS, jobs=2, root=folder, on_file=lambda: seen.append(1))
+    alone = evaluate(contestants, files, METRICS, Store(tmp_path / "one"), jobs=1, root=folder)
+    together = evaluate(contestants, files, METRICS, Store(tmp_path / "two"), 2, root=folder, on_done=lambda: seen.append(1))
     assert alone.to_json() == together.to_json()
-    assert len(seen) == len(files)
+    assert len(seen) == len(files) * 2
+    assert len([row for row in together.rows if row.file == "torn.wav"]) == 1
 
 
-def test_a_bundle_is_encoded_once_for_all_rates(fake: FakeCodec, folder: Path) -> None:
-    report = evaluate([Bundle("fake", (1, 1.5, 2, 6))], [folder / "a.wav"], METRICS)
-    assert fake.encoded == 1
-    assert [(row.codec, row.kbps) for row in report.rows] == [("fake 1", 1.0), ("fake 2", 2.0)]
-    coarse, fine = (row.scores["si_sdr"] for row in report.rows)
-    assert fine > coarse + 6
+def test_nothing_is_done_twice(gain: Gain, tmp_path: Path) -> None:
+    first = run(tmp_path, gain, [SPEECH])
+    assert gain.count == 1
+    assert run(tmp_path, gain, [SPEECH]).to_json() == first.to_json()
+    copied = tmp_path / "another name.wav"
+    soundfile.write(copied, soundfile.read(SPEECH)[0], RATE)
+    run(tmp_path, gain, [copied], [*METRICS, "lsd_low"])  # the same samples, and a new metric
+    assert gain.count == 1
+    run(tmp_path, gain, [SPEECH], rates=(1.0, 2.0))
+    assert gain.count == 2
+    run(tmp_path, replace(gain, version="2"), [SPEECH])
+    assert gain.count == 3
 
 
-def test_a_rate_too_low_is_told_before_the_work(fake: FakeCodec) -> None:  # noqa: ARG001
-    with pytest.raises(LayoutError, match="below this model's first layer"):
-        Bundle("fake", (0.5,)).rates()
+def test_what_is_half_written_is_made_again(gain: Gain, tmp_path: Path) -> None:
+    run(tmp_path, gain, [SPEECH])
+    (record,) = (tmp_path / "store").rglob("*.json")
+    record.write_text(record.read_text()[:-9])
+    report = run(tmp_path, gain, [SPEECH])
+    assert gain.count == 2
+    assert report.errors == []
+    next((tmp_path / "store").rglob("*.flac")).unlink()
+    run(tmp_path, gain, [SPEECH])
+    assert gain.count == 3
+    assert not list((tmp_path / "store").rglob("*.part"))
 
 
-def test_an_unknown_metric() -> None:
+def test_what_lies_elsewhere_stays_out_of_the_mean(gain: Gain, tmp_path: Path) -> None:
+    report = run(tmp_path, replace(gain, late=7), [SPEECH])
+    assert report.rows[0].fault == "shifted by +7 samples (+0.44 ms)"
+    assert report.rows[0].scores["si_sdr"] < 20
+    assert (report.summaries[0].means["si_sdr"].files, report.summaries[0].faults) == (0, 1)
+    assert report.errors == report.rows
+
+
+def test_an_unknown_delay_is_measured(gain: Gain, tmp_path: Path) -> None:
+    (row,) = run(tmp_path, replace(gain, late=160, known_delay=None), [SPEECH]).rows
+    assert row.delay_ms == 10.0
+    assert row.fault == ""
+    assert row.scores["si_sdr"] > 20  # the codec has cut the end
+
+
+def test_a_command_that_is_late_loses_nothing(tmp_path: Path) -> None:
+    script = tmp_path / "late.py"
+    script.write_text(
+        "import sys, numpy, soundfile\n"
+        "samples, rate = soundfile.read(sys.argv[1])\n"
+        "soundfile.write(sys.argv[2], numpy.pad(samples, (320, 0)), rate)\n"
+    )
+    (contestant,) = codecs.parse_codecs([f"late@6={sys.executable} {script} {{in}} {{out}}"])
+    (row,) = run(tmp_path, contestant.codec, [SPEECH], rates=contestant.rates).rows
+    assert row.delay_ms == 20.0
+    assert row.scores["si_sdr"] > 60
+
+
+def test_pairs(folder: Path, tmp_path: Path) -> None:
+    contestants = [Contestant(G711("a", "a"), (64.0,)), Contestant(G711("mu", "mu"), (64.0,))]
+    report = evaluate(contestants, find_files(folder), METRICS, Store(tmp_path / "store"), root=folder)
+    (pair,) = report.pairs("si_sdr").values()
+    first, second = (summary.means["si_sdr"].value for summary in report.summaries)
+    assert list(report.pairs("si_sdr")) == [("a 64", "mu 64")]
+    assert pair.difference == pytest.approx(first - second)
+    assert pair.files == 2
+
+
+def test_an_unknown_metric(gain: Gain, tmp_path: Path) -> None:
     with pytest.raises(MetricError, match="mos"):
-        evaluate([Gain()], [SPEECH], ["mos"])
-
-
-def test_bootstrap() -> None:
-    values = np.random.default_rng(0).normal(3.0, 1.0, 400)
-    mean = bootstrap_mean([*values, float("nan")])
-    half = 1.96 * values.std() / 20  # the normal theory's half width
-    assert mean.value == pytest.approx(values.mean())
-    assert (mean.files, mean.unscored) == (400, 1)
-    assert mean.high - mean.low == pytest.approx(2 * half, rel=0.1)
-    assert mean == bootstrap_mean([*values, float("nan")])
-    assert np.isnan(bootstrap_mean([float("nan")]).value)
+        run(tmp_path, gain, [SPEECH], ["mos"])
 
 
 def corpus(root: Path, entries: list[str]) -> Path:
@@ -166,49 +219,75 @@ def test_sets_that_are_none(tmp_path: Path) -> None:
         find_files(tmp_path)
 
 
-def test_the_command(fake: FakeCodec, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+@pytest.fixture
+def offered(gain: Gain, monkeypatch: pytest.MonkeyPatch) -> Gain:
+    """`gain` and `missing` as codecs that have a name."""
+    made = {"gain": lambda: gain, "missing": Missing}
+    monkeypatch.setattr(codecs, "CODECS", {**made, "g711a": codecs.CODECS["g711a"]})
+    return gain
+
+
+def test_eval(offered: Gain, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
     out, page = tmp_path / "out.json", tmp_path / "out.md"
-    args = ["fake", "--set", str(folder), "--kbps", "1,2", "--jobs", "1", "--metrics", "log_mel,si_sdr"]
-    args += ["--json", str(out), "--markdown", str(page)]
+    args = ["gain", "--set", str(folder), "--kbps", "1,2", "--jobs", "1", "--metrics", "log_mel,si_sdr", "--codec", "missing"]
+    args += ["--json", str(out), "--markdown", str(page), "--cache", str(tmp_path / "cache")]
     monkeypatch.setattr(sys, "argv", ["/usr/bin/linnet", "eval", *args])
     result = CliRunner().invoke(cli.evaluate, args, catch_exceptions=False)
     assert result.exit_code == 0
     header, *rows = result.stdout.splitlines()
-    assert header.split() == ["codec", "kbit/s", "log_mel,", "dB", "si_sdr,", "dB"]
-    assert [row.split()[:3] for row in rows] == [["fake", "1", "1.00"], ["fake", "2", "2.00"]]
-    assert result.stderr.startswith("torn.wav: cannot be read")  # and no progress bar in a pipe
+    assert header.split() == ["codec", "kbit/s", "kHz", "log_mel,", "dB", "si_sdr,", "dB"]
+    assert [row.split()[:4] for row in rows] == [["gain", "1", "1.00", "8"], ["gain", "2", "2.00", "8"]]
+    assert result.stderr.splitlines()[0] == "missing is skipped: missing not found: apt install it"
+    assert result.stderr.splitlines()[1].startswith("torn.wav: cannot be read")  # and no progress bar in a pipe
     written = json.loads(out.read_text())
-    assert written["command"].startswith("linnet eval fake --set ")
+    assert written["command"].startswith("linnet eval gain --set ")
     assert written["files"] == 4
     assert len(written["rows"]) == 7
     assert written["summaries"][0]["means"]["log_mel"]["files"] == 2
     assert f"Made by `{written['command']}`." in page.read_text()
-    assert "| codec | kbit/s | log_mel, dB | si_sdr, dB |" in page.read_text()
+    assert "| codec | kbit/s | kHz | log_mel, dB | si_sdr, dB |" in page.read_text()
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_compare(offered: Gain, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    args = [str(folder), "--codec", "gain,missing", "--kbps", "1,2", "--metrics", "log_mel,si_sdr", "--jobs", "1"]
+    args += ["--out", str(out), "--cache", str(tmp_path / "cache"), "--codec", "less@3=cp {in} {out}"]
+    for _ in range(2):
+        result = CliRunner().invoke(cli.compare, args, catch_exceptions=False)
+        assert result.exit_code == 0
+    assert offered.count == 2 * 3  # two rates of three files that can be read, once
+    assert sorted(path.name for path in out.iterdir()) == ["report.html", "results.csv", "results.json"]
+    with (out / "results.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [row["codec"] for row in rows if row["file"] == "a.wav"] == ["gain", "gain", "less"]
+    assert float(rows[0]["log_mel"]) == pytest.approx(6.0, abs=0.3)
+    assert rows[0]["notes"] == "level is -6.0 dB off"
+    written = json.loads((out / "results.json").read_text())
+    assert {summary["label"] for summary in written["summaries"]} == {"gain 1", "gain 2", "less 3"}
+    assert written["skipped"] == [{"codec": "missing", "reason": "missing not found: apt install it"}]
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
         (["--kbps", "one"], "--kbps 'one'"),
-        (["--kbps", "0.1"], "below this model's first layer"),
-        (["--baselines", "mp3"], "no baseline is called 'mp3'"),
+        (["--codec", "mp4"], "no codec is called 'mp4'"),
+        (["--codec", "gain=cp {in} {out}"], "two codecs are called 'gain'"),
         (["--metrics", "mos"], "no metric is called 'mos'"),
         (["--json", "/nowhere/at/all.json", "--metrics", "si_sdr", "--limit", "1"], "cannot write"),
     ],
 )
-def test_mistakes_are_linnet_errors(fake: FakeCodec, folder: Path, changed: list[str], said: str) -> None:  # noqa: ARG001
-    args = ["fake", "--set", str(folder), "--kbps", "1", "--jobs", "1", *changed]
+def test_mistakes_are_linnet_errors(offered: Gain, folder: Path, tmp_path: Path, changed: list[str], said: str) -> None:  # noqa: ARG001
+    args = ["gain", "--set", str(folder), "--kbps", "1", "--jobs", "1", "--cache", str(tmp_path / "cache"), *changed]
     error = CliRunner().invoke(cli.evaluate, args).exception
     assert isinstance(error, LinnetError)
     assert said in str(error)
 
 
-def test_baselines_that_are_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(Opus, "available", lambda _: "apt install opus-tools")
-    assert "opus" not in {codec.name.split()[0] for codec in cli.chosen_baselines("all")}
-    assert "opus is left out: apt install opus-tools" in capsys.readouterr().err
-    with pytest.raises(BaselineError, match="opus-tools"):
-        cli.chosen_baselines("opus")
-    assert cli.chosen_baselines("none") == []
-    assert set(BASELINES) == {"opus", "codec2", "amrwb"}
+def test_metrics_that_are_not_installed_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(KNOWN, "pesq_wb", replace(KNOWN["pesq_wb"], package="no_such_package"))
+    assert "pesq_wb" not in cli._installed()
+    assert "without the metrics of no_such_package" in capsys.readouterr().err

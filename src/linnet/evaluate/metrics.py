@@ -2,17 +2,18 @@
 
 Every metric is `metric(reference, degraded, sample_rate) -> float` over float arrays [samples] of one length, full scale
 1.0. Other rates than 16 kHz are resampled first. What has no score (silence, a clip too short) is nan, never a guess.
-PESQ, STOI and DNSMOS live in optional packages, imported at the first call.
+PESQ, STOI, DNSMOS and the pitch tracker live in optional packages, imported at the first call.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -57,14 +58,17 @@ def pesq_wb(reference: Samples, degraded: Samples, sample_rate: int) -> float:
         MissingPackageError: if `pesq` is not installed.
         ValueError: if the signals are not two one-dimensional ones of one length.
     """
-    pesq = _package("pesq")
-    reference, degraded = _at_16k(reference, degraded, sample_rate)
-    if _silent(reference) or _silent(degraded):
-        return float("nan")
-    try:
-        return float(pesq.pesq(RATE, reference, degraded, "wb"))
-    except (pesq.NoUtterancesError, pesq.BufferTooShortError):
-        return float("nan")
+    return _pesq(reference, degraded, sample_rate, RATE, "wb")
+
+
+def pesq_nb(reference: Samples, degraded: Samples, sample_rate: int) -> float:
+    """Narrowband PESQ (ITU-T P.862.1) at 8 kHz, MOS-LQO from about 1.02 to 4.55. Returns and raises as `pesq_wb`."""
+    return _pesq(reference, degraded, sample_rate, 8000, "nb")
+
+
+def stoi(reference: Samples, degraded: Samples, sample_rate: int) -> float:
+    """Short-time objective intelligibility (Taal et al., 2011), up to 1. Returns and raises as `estoi`."""
+    return _stoi(reference, degraded, sample_rate, extended=False)
 
 
 def estoi(reference: Samples, degraded: Samples, sample_rate: int) -> float:
@@ -77,16 +81,7 @@ def estoi(reference: Samples, degraded: Samples, sample_rate: int) -> float:
         MissingPackageError: if `pystoi` is not installed.
         ValueError: if the signals are not two one-dimensional ones of one length.
     """
-    pystoi = _package("pystoi")
-    reference, degraded = _at_16k(reference, degraded, sample_rate)
-    if _silent(reference) or _silent(degraded):
-        return float("nan")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)  # pystoi warns of too few frames and returns 1e-5
-        try:
-            return float(pystoi.stoi(reference, degraded, RATE, extended=True))
-        except (RuntimeWarning, ValueError, IndexError):  # the last two from clips of less than one frame
-            return float("nan")
+    return _stoi(reference, degraded, sample_rate, extended=True)
 
 
 def si_sdr(reference: Samples, degraded: Samples, sample_rate: int) -> float:
@@ -151,6 +146,47 @@ def band_error(reference: Samples, degraded: Samples, sample_rate: int) -> float
     return float(np.abs(band_levels(reference, degraded, sample_rate)).mean())
 
 
+def lsd_low(reference: Samples, degraded: Samples, sample_rate: int) -> float:
+    """`_log_spectral_distance` from 0 to 4 kHz, which every codec carries."""
+    return _log_spectral_distance(reference, degraded, sample_rate, 0, 4000)
+
+
+def lsd_high(reference: Samples, degraded: Samples, sample_rate: int) -> float:
+    """`_log_spectral_distance` from 4 to 8 kHz, where a narrowband codec has nothing."""
+    return _log_spectral_distance(reference, degraded, sample_rate, 4000, 8000)
+
+
+def f0_error(reference: Samples, degraded: Samples, sample_rate: int) -> float:
+    """Root mean square pitch error in cents over the frames of 5 ms that are voiced in both, pitch by DIO and StoneMask.
+
+    Errors are cut at an octave: beyond it the tracker has jumped, and how far says nothing.
+
+    Returns:
+        The error; nan if no frame is voiced in both.
+
+    Raises:
+        MissingPackageError: if `pyworld` is not installed.
+        ValueError: if the signals are not two one-dimensional ones of one length.
+    """
+    wanted, heard = _pitches(reference, degraded, sample_rate)
+    both = (wanted > 0) & (heard > 0)
+    if not both.any():
+        return float("nan")
+    cents = np.clip(1200 * np.log2(heard[both] / wanted[both]), -1200, 1200)
+    return float(np.sqrt(np.square(cents).mean()))
+
+
+def voicing_error(reference: Samples, degraded: Samples, sample_rate: int) -> float:
+    """Frames of 5 ms that are voiced in only one of the signals, in percent of those that are voiced in either.
+
+    Returns:
+        The share; nan if no frame is voiced in either. Raises as `f0_error`.
+    """
+    wanted, heard = (pitch > 0 for pitch in _pitches(reference, degraded, sample_rate))
+    either = int((wanted | heard).sum())
+    return 100 * int((wanted ^ heard).sum()) / either if either else float("nan")
+
+
 def dnsmos(reference: Samples, degraded: Samples, sample_rate: int) -> float:
     """DNSMOS P.835 overall quality (Reddy et al., 2022), 1 to 5, from the degraded signal alone.
 
@@ -186,21 +222,48 @@ class Metric:
         unit: of the value, '' for a number of its own scale.
         higher_is_better: which end of the scale is good.
         blind_to: what it does not hear, so that nobody relies on it for that.
+        package: whose version its value depends on, '' if it is ours alone.
     """
 
     function: Callable[[Samples, Samples, int], float]
     unit: str
     higher_is_better: bool
     blind_to: str
+    package: str = ""
+    revision: int = 1  # raised when our own arithmetic changes
+
+    def available(self) -> bool:
+        """Whether its package is installed."""
+        return not self.package or importlib.util.find_spec(self.package) is not None
+
+    def identity(self) -> str:
+        """What its value depends on besides the signals: results are kept under it.
+
+        Raises:
+            MissingPackageError: if its package is not installed.
+        """
+        version = ""
+        if self.package:
+            try:
+                version = f"{self.package} {importlib.metadata.version(self.package)}"
+            except importlib.metadata.PackageNotFoundError as error:
+                raise _missing(self.package) from error
+        return f"{self.function.__name__} {self.revision} {version}".rstrip()
 
 
 METRICS: dict[str, Metric] = {
-    "pesq_wb": Metric(pesq_wb, "MOS", True, "who speaks; unfair to vocoders; caps narrowband codecs near 3.4"),
-    "estoi": Metric(estoi, "", True, "everything above 4.3 kHz, pitch, timbre and noise in the pauses"),
+    "pesq_wb": Metric(pesq_wb, "MOS", True, "who speaks; unfair to vocoders; caps narrowband codecs near 3.4", "pesq"),
+    "pesq_nb": Metric(pesq_nb, "MOS", True, "everything above 3.4 kHz; unfair to vocoders", "pesq"),
+    "stoi": Metric(stoi, "", True, "everything above 4.3 kHz, quality where all is intelligible, and pitch", "pystoi"),
+    "estoi": Metric(estoi, "", True, "everything above 4.3 kHz, pitch, timbre and noise in the pauses", "pystoi"),
     "si_sdr": Metric(si_sdr, "dB", True, "quality, wherever the phase is synthetic: meaningless for vocoders"),
     "log_mel": Metric(log_mel_distance, "dB", False, "phase and pitch harmonics; punishes any change in the pauses"),
+    "lsd_low": Metric(lsd_low, "dB", False, "phase, everything above 4 kHz; counts a shifted harmonic as much as noise"),
+    "lsd_high": Metric(lsd_high, "dB", False, "phase, everything below 4 kHz; in narrowband it sees only that"),
     "band_error": Metric(band_error, "dB", False, "everything but the long-term balance of the octaves"),
-    "dnsmos": Metric(dnsmos, "MOS", True, "the words, and most codec damage; a lost upper band costs it nothing"),
+    "f0_error": Metric(f0_error, "cents", False, "all but pitch; frames where either signal seems unvoiced", "pyworld"),
+    "voicing_error": Metric(voicing_error, "%", False, "all but voicing; and the tracker errs on noisy originals", "pyworld"),
+    "dnsmos": Metric(dnsmos, "MOS", True, "the words, and most codec damage; a lost upper band costs it nothing", "speechmos"),
 }
 
 
@@ -208,6 +271,74 @@ def to_rate(samples: Samples, sample_rate: int, wanted: int) -> npt.NDArray[np.f
     """Samples [samples] at another rate, in soxr's best quality, as float64."""
     samples = np.asarray(samples, np.float64)
     return samples if sample_rate == wanted else soxr.resample(samples, sample_rate, wanted, quality="VHQ")
+
+
+def _pesq(reference: Samples, degraded: Samples, sample_rate: int, rate: int, mode: str) -> float:
+    pesq = _package("pesq")
+    reference, degraded = _at_16k(reference, degraded, sample_rate)
+    if _silent(reference) or _silent(degraded):
+        return float("nan")
+    try:
+        return float(pesq.pesq(rate, to_rate(reference, RATE, rate), to_rate(degraded, RATE, rate), mode))
+    except (pesq.NoUtterancesError, pesq.BufferTooShortError):
+        return float("nan")
+
+
+def _stoi(reference: Samples, degraded: Samples, sample_rate: int, extended: bool) -> float:
+    pystoi = _package("pystoi")
+    reference, degraded = _at_16k(reference, degraded, sample_rate)
+    if _silent(reference) or _silent(degraded):
+        return float("nan")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # pystoi warns of too few frames and returns 1e-5
+        try:
+            return float(pystoi.stoi(reference, degraded, RATE, extended=extended))
+        except (RuntimeWarning, ValueError, IndexError):  # the last two from clips of less than one frame
+            return float("nan")
+
+
+def _log_spectral_distance(reference: Samples, degraded: Samples, sample_rate: int, low_hz: int, high_hz: int) -> float:
+    """Root mean square difference in dB of the power spectra between two frequencies, by frame, then the mean of frames.
+
+    32 ms Hann windows every 10 ms. What is more than 80 dB below the reference's loudest bin counts as that low; frames in
+    which the reference has nothing above that are pauses, and left out.
+
+    Returns:
+        The distance, 0 for equal signals; nan if the reference is silent or shorter than a window.
+
+    Raises:
+        ValueError: if the signals are not two one-dimensional ones of one length.
+    """
+    reference, degraded = _at_16k(reference, degraded, sample_rate)
+    if _silent(reference) or len(reference) < _FFT:
+        return float("nan")
+    wanted, heard = _power(reference), _power(degraded)
+    floor = wanted.max() * 10 ** (_FLOOR_DB / 10)
+    band = slice(*np.searchsorted(np.fft.rfftfreq(_FFT, 1 / RATE), (low_hz, high_hz)))
+    wanted, heard = np.maximum(wanted[:, band], floor), np.maximum(heard[:, band], floor)
+    active = (wanted > floor).any(axis=1)
+    return (
+        float(np.sqrt(np.square(10 * np.log10(wanted / heard)[active]).mean(axis=1)).mean()) if active.any() else float("nan")
+    )
+
+
+def _pitches(reference: Samples, degraded: Samples, sample_rate: int) -> tuple[npt.NDArray[np.float64], ...]:
+    """Pitch of both in Hz every 5 ms, 0 where unvoiced, [frames] each."""
+    signals = _at_16k(reference, degraded, sample_rate)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of its own import of pkg_resources
+        _package("pyworld")
+    if len(signals[0]) < _FFT or _silent(signals[0]):
+        return np.zeros(1), np.zeros(1)
+    return tuple(_pitch(np.asarray(signal, np.float64).tobytes()) for signal in signals)
+
+
+@lru_cache(maxsize=4)  # two metrics want it, and every codec that of the original
+def _pitch(signal: bytes) -> npt.NDArray[np.float64]:
+    """Of float64 samples at 16 kHz, by DIO and StoneMask (Morise et al., 2009), 60 to 500 Hz."""
+    world, samples = _package("pyworld"), np.frombuffer(signal)
+    rough, times = world.dio(samples, RATE, f0_floor=60.0, f0_ceil=500.0)
+    return world.stonemask(samples, rough, times, RATE)
 
 
 def _at_16k(reference: Samples, degraded: Samples, sample_rate: int) -> tuple[Samples, Samples]:
@@ -221,9 +352,14 @@ def _silent(samples: Samples) -> bool:
     return len(samples) == 0 or float(np.sqrt(np.square(samples).mean())) < _SILENCE
 
 
-def _mel_power(samples: Samples) -> npt.NDArray[np.float64]:
+def _power(samples: Samples) -> npt.NDArray[np.float64]:
+    """Power spectra, [frames, bins]."""
     frames = np.lib.stride_tricks.sliding_window_view(samples, _FFT)[::_HOP]
-    return np.square(np.abs(np.fft.rfft(frames * np.hanning(_FFT)))) @ _mel_weights()
+    return np.square(np.abs(np.fft.rfft(frames * np.hanning(_FFT))))
+
+
+def _mel_power(samples: Samples) -> npt.NDArray[np.float64]:
+    return _power(samples) @ _mel_weights()
 
 
 @cache

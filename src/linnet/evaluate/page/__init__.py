@@ -1,0 +1,127 @@
+"""The page of a comparison: one HTML file with everything in it, that asks nothing of any network.
+
+The document is a template, a style sheet and two scripts, kept beside this module as plain files, and the data as JSON inside
+a script element. Audio is FLAC of 16 bits, so that what one hears is what the codec gave; the browser draws the spectrograms
+and the curves.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from linnet.evaluate.metrics import METRICS, RATE, Samples
+from linnet.evaluate.page.loudness import loudness
+from linnet.evaluate.runner import Report, Row, without_nan
+from linnet.evaluate.sets import read_audio
+from linnet.evaluate.store import Store
+
+_LOUDNESS_LUFS = -23.0  # EBU R 128; low enough that no clip of speech is turned up into clipping
+_PEAK = 0.99
+
+
+def write_page(
+    report: Report, document: dict[str, Any], metrics: Sequence[str], store: Store, folder: Path, listen: int
+) -> str:
+    """The page as HTML.
+
+    Args:
+        report: what was found.
+        document: of `tables.as_json`, for what the page says of itself.
+        metrics: in the order in which the page offers them; clips are chosen by the first.
+        store: where the decoded audio is.
+        folder: of the set, where the originals are.
+        listen: how many clips one can hear, those that codecs find hardest.
+    """
+    chosen = hardest_files(report, metrics[0], listen)
+    data = {
+        "command": document["command"],
+        "files": document["files"],
+        "metrics": document["metrics"],
+        "summaries": document["summaries"],
+        "skipped": document["skipped"],
+        "rows": [_short(row) for row in report.rows],
+        "pairs": {metric: _pairs(report, metric) for metric in metrics},
+        "clips": [_clip(name, report.rows, store, folder) for name in chosen],
+    }
+    here = files("linnet.evaluate.page")
+    page = here.joinpath("report.html").read_text(encoding="utf-8")
+    parts = {"style": here.joinpath("report.css").read_text(encoding="utf-8")}
+    parts["script"] = "".join(here.joinpath(name).read_text(encoding="utf-8") for name in ("tables.js", "player.js"))
+    # the only thing that could end a script element early is a '<' in a name
+    parts["data"] = json.dumps(without_nan(data), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    for name, text in parts.items():
+        page = page.replace(f"{{{{{name}}}}}", text)
+    return page
+
+
+def hardest_files(report: Report, metric: str, count: int) -> list[str]:
+    """The files that score worst beside the others, by the mean over codecs of how far each is from that codec's mean.
+
+    Scores are in units of the codec's own spread over files, so that no codec outweighs another.
+    """
+    sign = 1.0 if METRICS[metric].higher_is_better else -1.0
+    by_label: dict[str, dict[str, float]] = {}
+    for row in report.rows:
+        if not row.error and not row.fault and not np.isnan(row.scores[metric]):
+            by_label.setdefault(row.label, {})[row.file] = sign * row.scores[metric]
+    standing: dict[str, list[float]] = {row.file: [] for row in report.rows if row.key}
+    for scores in by_label.values():
+        values = np.array(list(scores.values()))
+        for file, value in scores.items():
+            standing[file].append(float((value - values.mean()) / (values.std() or 1.0)))
+    return sorted(standing, key=lambda file: (float(np.mean(standing[file] or [0.0])), file))[:count]
+
+
+def _short(row: Row) -> dict[str, Any]:
+    return {
+        "file": row.file,
+        "label": row.label,
+        "kbps": round(row.kbps, 4),
+        "scores": {name: round(value, 4) for name, value in row.scores.items()},
+        "problem": row.error or row.fault,
+        "notes": row.notes,
+    }
+
+
+def _pairs(report: Report, metric: str) -> list[list[Any]]:
+    """Of two codecs: labels, mean difference, its interval, p, files."""
+    return [
+        [one, other, *(float(f"{value:.4g}") for value in (pair.difference, pair.low, pair.high, pair.p)), pair.files]
+        for (one, other), pair in report.pairs(metric).items()
+    ]
+
+
+def _clip(name: str, rows: Sequence[Row], store: Store, folder: Path) -> dict[str, Any]:
+    """The original and what each codec made of it, as sound."""
+    versions = [("original", read_audio(folder / name))]
+    versions += [(row.label, store.audio(row.key)) for row in rows if row.file == name and row.key]
+    gains = [_gain(samples) for _, samples in versions]
+    # where one would clip, all are as much quieter: they are to be compared
+    loudest = max(gain * float(np.abs(samples).max()) for gain, (_, samples) in zip(gains, versions, strict=True))
+    room = min(1.0, _PEAK / max(loudest, 1e-9))
+    sounds = [
+        {"label": label, "gain": round(gain * room, 4), "flac": _flac(samples)}
+        for gain, (label, samples) in zip(gains, versions, strict=True)
+    ]
+    return {"file": name, "seconds": len(versions[0][1]) / RATE, "sounds": sounds}
+
+
+def _gain(samples: Samples) -> float:
+    """That brings a recording to the loudness at which all are played; 1 for silence."""
+    level = loudness(samples)
+    return float(10 ** ((_LOUDNESS_LUFS - level) / 20)) if np.isfinite(level) else 1.0
+
+
+def _flac(samples: Samples) -> str:
+    encoded = io.BytesIO()
+    soundfile.write(encoded, samples, RATE, format="FLAC", subtype="PCM_16")
+    return base64.b64encode(encoded.getvalue()).decode("ascii")
