@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linnet.runtime.loss import GilbertElliott, Independent, LossError, Trace, bursts
+from linnet.runtime.loss import GilbertElliott, Independent, LossError, Trace, bursts, loss_model
 
 PACKETS = 200_000
 
@@ -102,3 +102,14 @@ def test_a_trace_of_anything_else_is_one_clear_line(tmp_path, text, message):
 def test_the_runs_of_losses():
     assert bursts([1, 0, 0, 1, 1, 1, 0, 1]).tolist() == [1, 3, 1]
     assert bursts([0, 0]).tolist() == bursts([]).tolist() == []
+
+
+def test_options_name_a_model(tmp_path):
+    path = tmp_path / "trace.txt"
+    path.write_text("01")
+    np.testing.assert_array_equal(loss_model(0.3, seed=4).draw(99), Independent(0.3, 4).draw(99))
+    np.testing.assert_array_equal(loss_model(0.3, 4, seed=4).draw(99), GilbertElliott(0.3, 4, 4).draw(99))
+    np.testing.assert_array_equal(loss_model(0, trace=path).draw(4), [0, 1, 0, 1])
+    for rate, burst in ((0.1, None), (0, 5)):
+        with pytest.raises(LossError, match="leave out"):
+            loss_model(rate, burst, path)

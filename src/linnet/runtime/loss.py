@@ -138,15 +138,31 @@ class Trace:
             raise LossError(f"{path} is an empty trace: it needs a 0 or 1 a packet, 1 for lost")
         return cls(np.frombuffer(digits, np.uint8) == ord("1"))
 
+    def reset(self) -> None:
+        """See `LossModel.reset`."""
+        self._at = 0
+
     def draw(self, count: int) -> Lost:
         """See `LossModel.draw`."""
         places = (self._at + np.arange(count)) % len(self.lost)
         self._at = (self._at + count) % len(self.lost)
         return self.lost[places]
 
-    def reset(self) -> None:
-        """See `LossModel.reset`."""
-        self._at = 0
+
+def loss_model(rate: float, burst: float | None = None, trace: str | Path | None = None, seed: int = 0) -> LossModel:
+    """The model that a user's options name: a trace's, or losses of a rate, in bursts of a mean number of packets if given.
+
+    Raises:
+        LossError: if they contradict each other, or describe no model.
+        OSError: if the trace cannot be read.
+    """
+    if trace is not None:
+        if rate or burst is not None:
+            raise LossError("a trace says itself what is lost: leave out the loss rate and the burst")
+        return Trace.read(trace)
+    if burst is None:
+        return Independent(rate, seed)
+    return GilbertElliott(rate, burst, seed)
 
 
 def bursts(lost: npt.ArrayLike) -> npt.NDArray[np.int64]:
