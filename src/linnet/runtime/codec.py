@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from linnet.bits import Codes, Layout, Redundancy, keep_layers, pack_redundant
+from linnet.bits import MISSING, Codes, Layout, Redundancy, keep_layers, pack_redundant
 from linnet.bundle import Bundle, load
 from linnet.runtime.audio import AudioError, Resampler, Samples, check_rate, to_mono
+from linnet.runtime.gaps import GapFade
 from linnet.runtime.graph import Graph
 from linnet.runtime.recovery import RecoveryBuffer
 
@@ -128,17 +129,22 @@ class CodeEncoder:
 
 
 class CodeDecoder:
-    """Codes of consecutive frames -> samples; `skip_delay` drops the first, which lie before the signal."""
+    """Codes of consecutive frames -> samples, faded to comfort noise in long gaps.
+
+    `skip_delay` drops the first samples, which lie before the signal.
+    """
 
     def __init__(self, codec: Codec, sample_rate: int | None = None, *, skip_delay: bool = False):
         self.codec = codec
         self.resampler = Resampler(codec.card.sample_rate, check_rate(sample_rate or codec.card.sample_rate))
+        self.gaps = GapFade(codec.card.hop, codec.card.sample_rate)
         self.skip_delay = skip_delay
         self.reset()
 
     def reset(self) -> None:
         """Back to silence."""
         self.graph = self.codec.decoder_graph.stream()
+        self.gaps.reset()
         self.resampler.reset()
         self.to_skip = self.codec.card.delay if self.skip_delay else 0
 
@@ -146,6 +152,7 @@ class CodeDecoder:
         """int64 `[frames, n_codes]`, -1 for what did not arrive -> float32 `[samples]`."""
         blocks = [self.graph(codes[start : start + BLOCK_FRAMES]) for start in range(0, len(codes), BLOCK_FRAMES)]
         samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+        samples = self.gaps(samples, (codes == MISSING).all(axis=1))
         skipped = min(self.to_skip, len(samples))
         self.to_skip -= skipped
         return self.resampler(samples[skipped:])
