@@ -71,9 +71,9 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCodec]:
         return codec
 
     monkeypatch.setattr(linnet, "load", load, raising=False)
-    runner._opened.cache_clear()
+    runner.opened.cache_clear()
     yield codec
-    runner._opened.cache_clear()
+    runner.opened.cache_clear()
 
 
 @pytest.fixture

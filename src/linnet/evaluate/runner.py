@@ -95,12 +95,12 @@ class Bundle:
         Raises:
             LinnetError: if the model cannot be opened, or a rate is below its first layer.
         """
-        layout = _opened(self.model).layout
+        layout = opened(self.model).layout
         return {n: layout.kbps(n) for n in sorted({layout.layers_for_kbps(kbps) for kbps in self.kbps})}
 
     def outputs(self, samples: Samples) -> Iterator[Output]:
         """See `Contestant.outputs`."""
-        codec = _opened(self.model)
+        codec = opened(self.model)
         codes = codec.encode_codes(samples.astype(np.float32), RATE)
         for n_layers, kbps in self.rates().items():
             decoded = np.asarray(codec.decode_codes(keep_layers(codes, codec.layout, n_layers), RATE))[: len(samples)]
@@ -307,7 +307,7 @@ def _read(path: Path) -> npt.NDArray[np.float64]:
 
 
 @cache
-def _opened(model: str) -> Any:
+def opened(model: str) -> Any:
     """The model, opened once a process."""
     import linnet
 
