@@ -74,7 +74,7 @@ def test_opus_recovers_single_losses_by_fec(speech):
         clean, heard = (loss._opus_decoded(library, list(sent)) for sent in (packets, lost))
         return log_mel_distance(clean, heard, 16000)
 
-    assert damage(16) < 0.8 * damage(6)
+    assert damage(18) < 0.7 * damage(6)
 
 
 def test_a_missing_library_is_one_clear_line(monkeypatch, short):

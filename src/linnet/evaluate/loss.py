@@ -108,7 +108,8 @@ class LossyBundle:
 class LossyOpus:
     """Opus over a network, by libopus itself: the sender knows the loss rate, the receiver uses in-band FEC where it is there.
 
-    Libopus gives FEC no bits below about 12 kbit/s (`silk/control_codec`: 12 kbit/s at 25 % of loss, 15 without).
+    Libopus decides by rate and loss whether FEC gets bits. Version 1.3.1 gives it none at 16 kbit/s and less, and at 18
+    kbit/s from 10 % of loss on (found by the damage that every fifth packet's loss does).
     """
 
     kbps: float
