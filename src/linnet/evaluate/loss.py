@@ -73,8 +73,7 @@ class Sender:
         layers = f"{self.n_layers} layer{'s' if self.n_layers > 1 else ''}"
         if not self.copies:
             return layers
-        back = " and ".join(str(offset) for offset in self.redundancy.offsets)
-        return f"{layers}, {self.copies} cop{'ies' if self.copies > 1 else 'y'} ({back} frames later)"
+        return f"{layers}, copies after {' and '.join(map(str, self.redundancy.offsets))}"
 
 
 @dataclass(frozen=True)
