@@ -30,7 +30,7 @@ def test_without_loss_a_network_changes_nothing(short):
     for output, expected in zip(found, (plain[0], plain[0], plain[1]), strict=True):
         np.testing.assert_array_equal(output.samples, expected)
     assert [output.kbps for output in found] == [1, 3, 3]
-    assert found[1].codec == "clear, 1 layer, copies after 5 and 10"
+    assert found[1].codec == "clear, 1 layer, 2 copies (5 and 10 frames later)"
 
 
 def test_copies_help_and_runs_repeat(speech):

@@ -73,7 +73,9 @@ class Sender:
         layers = f"{self.n_layers} layer{'s' if self.n_layers > 1 else ''}"
         if not self.copies:
             return layers
-        return f"{layers}, copies after {' and '.join(map(str, self.redundancy.offsets))}"
+        back = " and ".join(map(str, self.redundancy.offsets))
+        copies, frames = "copy" if self.copies == 1 else "copies", "frame" if back == "1" else "frames"
+        return f"{layers}, {self.copies} {copies} ({back} {frames} later)"
 
 
 @dataclass(frozen=True)
