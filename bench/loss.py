@@ -14,8 +14,8 @@ from pathlib import Path
 import click
 
 from linnet.evaluate.cli import command_line
-from linnet.evaluate.loss import LossyBundle, LossyOpus, Network, Sender
 from linnet.evaluate.metrics import METRICS
+from linnet.evaluate.network import LossyBundle, LossyOpus, Network, Sender
 from linnet.evaluate.runner import Contestant, Summary, evaluate, find_files
 
 OPUS_KBPS = (6.0, 18.0)  # its lowest rate, which has no room for FEC, and the lowest that has (from 10 % of loss on)

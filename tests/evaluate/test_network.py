@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from linnet.evaluate import loss
+from linnet.evaluate import network
 from linnet.evaluate.baselines import BaselineError, Opus
-from linnet.evaluate.loss import LossyBundle, LossyOpus, Network, Sender
 from linnet.evaluate.metrics import log_mel_distance
+from linnet.evaluate.network import LossyBundle, LossyOpus, Network, Sender
 from linnet.evaluate.runner import Bundle
 
 NETWORK = Network(0.2, 60.0)
@@ -44,8 +44,8 @@ def test_copies_help_and_runs_repeat(speech):
 
 def test_each_clip_and_seed_has_its_own_losses(speech):
     draws = [
-        network.model(samples, 12).draw(400).tolist()
-        for network, samples in ((NETWORK, speech), (NETWORK, speech[1:]), (replace(NETWORK, seed=1), speech))
+        net.model(samples, 12).draw(400).tolist()
+        for net, samples in ((NETWORK, speech), (NETWORK, speech[1:]), (replace(NETWORK, seed=1), speech))
     ]
     assert len({tuple(draw) for draw in draws}) == 3
     assert NETWORK.model(speech, 12).draw(400).tolist() == draws[0]
@@ -67,11 +67,11 @@ def test_opus_recovers_single_losses_by_fec(speech):
     """Every fifth packet is lost: where FEC has bits, the sound stays nearer to the undisturbed one."""
 
     def damage(kbps):
-        library = loss._libopus()
+        library = network._libopus()
         codec = LossyOpus(kbps, NETWORK)
         packets, _ = codec._encoded(library, np.resize(speech, 320 * 200).astype(np.float32))
         lost = [None if number % 5 == 4 else packet for number, packet in enumerate(packets)]
-        clean, heard = (loss._opus_decoded(library, list(sent)) for sent in (packets, lost))
+        clean, heard = (network._opus_decoded(library, list(sent)) for sent in (packets, lost))
         return log_mel_distance(clean, heard, 16000)
 
     assert damage(18) < 0.7 * damage(6)
@@ -81,8 +81,8 @@ def test_a_missing_library_is_one_clear_line(monkeypatch, short):
     def missing(name):
         raise OSError(name)
 
-    loss._libopus.cache_clear()
-    monkeypatch.setattr(loss.ctypes, "CDLL", missing)
+    network._libopus.cache_clear()
+    monkeypatch.setattr(network.ctypes, "CDLL", missing)
     with pytest.raises(BaselineError, match="apt install libopus0"):
         next(LossyOpus(6, NETWORK).outputs(short))
-    loss._libopus.cache_clear()
+    network._libopus.cache_clear()
