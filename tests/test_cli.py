@@ -1,4 +1,5 @@
 import io
+import re
 import subprocess
 import sys
 
@@ -28,6 +29,50 @@ def test_there_and_back(recording, tmp_path):
     assert b"1 kbit/s" in result.stdout
     assert b"latency 30 ms" in result.stdout
     assert soundfile.info(tmp_path / "out.wav").frames == soundfile.info(recording).frames
+
+
+def test_a_network_that_loses_packets(recording, tmp_path):
+    options = ("--kbps", 3, "--loss", 0.2, "--burst", "60ms", "--redundancy", 2, "--seed", 1)
+    heard = []
+    for name in ("a.wav", "b.wav"):
+        result = run("roundtrip", recording, tmp_path / name, *options)
+        assert result.returncode == 0, result.stderr
+        heard.append((tmp_path / name).read_bytes())
+    assert heard[0] == heard[1]
+    assert b"2 copies of each frame's first layer, 60 and 120 ms later; 3 kbit/s in total, latency 150 ms" in result.stdout
+    lost, packets, recovered, concealed = map(
+        int, re.search(rb"loss: (\d+) of (\d+) .*; (\d+) frames recovered from copies, (\d+) conc", result.stdout).groups()
+    )
+    assert recovered + concealed == lost
+    assert 0.05 < lost / packets < 0.4
+    assert concealed < recovered
+    assert soundfile.info(tmp_path / "a.wav").frames == soundfile.info(recording).frames
+
+
+def test_a_recorded_trace(recording, tmp_path):
+    (tmp_path / "trace.txt").write_text("0\n" * 9 + "1\n")
+    result = run("roundtrip", recording, tmp_path / "out.wav", "--trace", tmp_path / "trace.txt")
+    assert b" packets (10.0 %), 12 ms in a row" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--burst", "60"), "like 60ms"),
+        (("--burst", "0ms"), "like 60ms"),
+        (("--loss", 0.9, "--burst", "60ms"), "longer bursts"),
+        (("--loss", 0.1, "--trace", "trace.txt"), "leave out"),
+        (("--trace", "trace.txt"), "line 1: 'x'"),
+        (("--trace", "missing.txt"), "No such file"),
+        (("--kbps", 2, "--redundancy", 2), "ask for at least 3"),
+        (("--redundancy", 3, "--spacing", "2s"), "1 to 255"),
+    ],
+)
+def test_a_network_that_cannot_be_is_one_line(recording, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trace.txt").write_text("x")
+    assert message in complaint(run("roundtrip", recording, "out.wav", *options))
+    assert not (tmp_path / "out.wav").exists()
 
 
 def test_thinning_equals_encoding_at_the_lower_rate(recording, tmp_path):

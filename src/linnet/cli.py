@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import re
 import sys
 import time
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ import linnet
 from linnet.bits import LinnetError, read_header, thin
 
 if TYPE_CHECKING:
-    from linnet.bits import Codes, Layout
+    from linnet.bits import Layout
 
 # Commands that live in other rooms, imported only when they are called, and the extra each needs.
 _ELSEWHERE = {
@@ -51,6 +52,24 @@ class Commands(click.Group):
             rows[name] = command.get_short_help_str(80) if command else ""
         with formatter.section("Commands"):
             formatter.write_dl(sorted(rows.items()))
+
+
+class Duration(click.ParamType):
+    """A time with its unit, "60ms" or "0.06s", as milliseconds."""
+
+    name = "time"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d+|\d*\.\d+)(ms|s)", value.strip())
+        milliseconds = float(found[1]) * (1000 if found[2] == "s" else 1) if found else 0.0
+        if milliseconds <= 0:
+            self.fail(f"{value!r} is no length of time: write it like 60ms or 0.06s", param, ctx)
+        return milliseconds
+
+
+DURATION = Duration()
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -104,25 +123,45 @@ def decode(source: str, target: str, kbps: float | None, model: str, rate: int |
 @_kbps
 @_model
 @click.option("--loss", type=click.FloatRange(0, 1), default=0.0, help="Lose this share of the packets.")
-@click.option("--seed", type=int, default=0, help="Which packets are lost.")
-def roundtrip(source: str, target: str, kbps: float | None, model: str, loss: float, seed: int) -> None:
-    """Encode and decode, and say what it took."""
-    import numpy as np
+@click.option("--burst", "burst_ms", type=DURATION, metavar="TIME", help="Mean length of losses in a row, like 60ms [chance].")
+@click.option("--trace", type=click.Path(), help="Lose what this file says: a 0 or 1 a packet, 1 for lost.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Which packets are lost.")
+@click.option("--redundancy", "copies", type=click.IntRange(0, 16), default=0, help="Copies of each frame's first layer.")
+@click.option(
+    "--spacing", "spacing_ms", type=DURATION, default="60ms", show_default=True, metavar="TIME", help="Between copies."
+)
+def roundtrip(
+    source: str,
+    target: str,
+    kbps: float | None,
+    model: str,
+    loss: float,
+    burst_ms: float | None,
+    trace: str | None,
+    seed: int,
+    copies: int,
+    spacing_ms: float,
+) -> None:
+    """Encode and decode, over a network that loses packets if you like, and say what it took.
 
+    --kbps is the rate in all: with --redundancy 2, 3 kbit/s are 1 kbit/s and two copies of it.
+    """
     from linnet import files
+    from linnet.bits import Redundancy
+    from linnet.runtime.channel import LossyChannel
+    from linnet.runtime.loss import loss_model
 
     codec = linnet.load(model)
     _refuse_same(source, target)
-    rng = np.random.default_rng(seed)
-
-    def lose(codes: Codes) -> Codes:
-        return np.where(rng.random((len(codes), 1)) < loss, -1, codes)
-
+    frame_ms = 1000 * codec.card.hop / codec.card.sample_rate
+    redundancy = Redundancy.spaced(copies, max(1, round(spacing_ms / frame_ms)))
+    losses = loss_model(loss, None if burst_ms is None else burst_ms / frame_ms, trace, seed)
+    channel = LossyChannel(codec.layout, codec.layers(kbps, redundancy), redundancy, losses)
     bits = io.BytesIO()
     start = time.perf_counter()
-    encoded = files.encode_file(codec, source, bits, kbps, _progress)
+    encoded = files.encode_file(codec, source, bits, codec.layout.kbps(channel.n_layers), _progress)
     bits.seek(0)
-    decoded = files.decode_file(codec, bits, target, None, None, _progress, lose)
+    decoded = files.decode_file(codec, bits, target, None, None, _progress, channel)
     spent = time.perf_counter() - start
     seconds = encoded.samples / encoded.sample_rate
     size = bits.getbuffer().nbytes
@@ -133,6 +172,19 @@ def roundtrip(source: str, target: str, kbps: float | None, model: str, loss: fl
         f"{codec.card.name}: {size} bytes, {codec.layout.kbps(encoded.n_layers):g} kbit/s on the wire, "
         f"latency {codec.card.latency_ms:g} ms, encoded and decoded {seconds / spent:.0f} x faster than real time"
     )
+    if copies:
+        say(
+            f"redundancy: {copies} cop{'y' if copies == 1 else 'ies'} of each frame's first layer, "
+            f"{' and '.join(f'{offset * frame_ms:g}' for offset in redundancy.offsets)} ms later; "
+            f"{channel.kbps:g} kbit/s in total, latency {codec.card.latency_ms + redundancy.depth * frame_ms:g} ms"
+        )
+    if channel.lost:
+        say(
+            f"loss: {channel.lost} of {channel.packets} packets ({100 * channel.lost / channel.packets:.1f} %), "
+            f"{channel.mean_burst * frame_ms:.0f} ms in a row in the mean; "
+            f"{channel.lost - channel.concealed} frames recovered from copies, {channel.concealed} concealed "
+            f"({100 * channel.concealed / channel.packets:.1f} %)"
+        )
     say(f"{target}: {decoded.samples} samples at {decoded.sample_rate} Hz")
 
 

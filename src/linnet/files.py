@@ -16,8 +16,9 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from linnet.bits import Codes, Header, LinnetError, Reader, Writer, keep_layers
+from linnet.bits import Header, LinnetError, Reader, Writer, keep_layers
 from linnet.runtime.audio import Samples, to_mono
+from linnet.runtime.channel import LossyChannel
 from linnet.runtime.codec import Codec, CodeDecoder, CodeEncoder
 
 PIPE = "-"
@@ -154,9 +155,9 @@ def _read_blocks(audio: soundfile.SoundFile, block: int) -> Iterator[np.ndarray]
 
 def decode_file(
     codec: Codec, source: BinaryIO, target: str, kbps: float | None, rate: int | None, progress: Progress,
-    lose: Callable[[Codes], Codes] = lambda codes: codes,
+    channel: LossyChannel | None = None,
 ) -> Decoded:  # fmt: skip
-    """Decode a `.lnt` file into a recording whose format follows from the target's ending; `lose` may drop frames."""
+    """Decode a `.lnt` file into a recording whose format follows from the target's ending; a `channel` may lose frames."""
     reader = Reader(source, {codec.card.model_id: codec.layout})
     n_layers = reader.header.n_layers if kbps is None else min(codec.layers(kbps), reader.header.n_layers)
     rate_out = rate or reader.header.sample_rate
@@ -165,7 +166,10 @@ def decode_file(
     def outputs() -> Iterator[Samples]:
         expected = None if reader.frames is None else -(-reader.frames // 256)
         for codes in progress(reader, expected):
-            yield stream.push(lose(keep_layers(codes, codec.layout, n_layers)))
+            kept = keep_layers(codes, codec.layout, n_layers)
+            yield stream.push(channel.push(kept) if channel else kept)
+        if channel:
+            yield stream.push(channel.flush())
         yield stream.flush()
 
     def limit() -> int | None:

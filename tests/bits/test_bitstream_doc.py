@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from bits_strategies import DEFAULT
 
-from linnet.bits import MISSING, Header, Reader, Writer, pack_packets, unpack_packets
+from linnet.bits import MISSING, Header, Reader, Redundancy, Writer, pack_packets, pack_redundant, unpack_packets
 from linnet.bits.format import BLOCK_FRAMES, CUT_TRAILER, HEADER_BYTES, TRAILER_BYTES, VERSION, Geometry, crc16
 
 DOC = (Path(__file__).parents[2] / "docs" / "bitstream.md").read_text(encoding="utf-8")
@@ -41,6 +41,13 @@ def test_the_packets():
     for n_layers, packet in enumerate(packets, start=1):
         assert pack_packets(codes, DEFAULT, n_layers) == [packet]
         np.testing.assert_array_equal(unpack_packets([packet], DEFAULT)[0, :n_layers], codes[0, :n_layers])
+
+
+def test_the_packets_with_copies():
+    packets = [bytes.fromhex(line) for line in example("copies")]
+    codes = np.zeros((4, 6), int)
+    codes[:, 0], codes[:, 1] = (0x111, 0x222, 0x333, 0x444), (0xAAA, 0xBBB, 0xCCC, 0xDDD)
+    assert pack_redundant(codes, codes[:0], DEFAULT, 2, Redundancy((1, 3))) == packets
 
 
 def test_the_check_value_of_the_crc():

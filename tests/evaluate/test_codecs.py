@@ -91,7 +91,7 @@ def test_a_model_is_encoded_once_for_all_its_rates(speech: np.ndarray, monkeypat
     model, counted = linnet.load("clear"), []
     encode = model.encode_codes
     monkeypatch.setattr(model, "encode_codes", lambda *args: counted.append(1) or encode(*args))
-    monkeypatch.setattr(codecs.bundle, "_opened", lambda _: model)
+    monkeypatch.setattr(codecs.bundle, "opened", lambda _: model)
     outputs = list(through(Bundle("clear"), speech[:RATE], [1.0, 6.0]))
     assert len(counted) == 1
     assert [output.kbps for output in outputs] == [1.0, 6.0]

@@ -24,6 +24,7 @@ from linnet.bits.packet import (
     unpack,
     unpack_packets,
 )
+from linnet.bits.redundancy import Redundancy, pack_redundant, recover, unpack_redundant
 
 __all__ = [
     "BLOCK_FRAMES",
@@ -37,6 +38,7 @@ __all__ = [
     "LinnetError",
     "PacketError",
     "Reader",
+    "Redundancy",
     "SeekError",
     "VersionError",
     "WriteError",
@@ -45,9 +47,12 @@ __all__ = [
     "keep_layers",
     "pack",
     "pack_packets",
+    "pack_redundant",
     "read_header",
+    "recover",
     "thin",
     "thin_packet",
     "unpack",
     "unpack_packets",
+    "unpack_redundant",
 ]

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from linnet.bits import Codes, keep_layers, pack_packets, unpack_packets
+from linnet.bits import MISSING, Codes, Layout, Redundancy, keep_layers, pack_redundant
 from linnet.bundle import Bundle, load
 from linnet.runtime.audio import AudioError, Resampler, Samples, check_rate, to_mono
+from linnet.runtime.gaps import GapFade
 from linnet.runtime.graph import Graph
+from linnet.runtime.recovery import RecoveryBuffer
 
 # Frames in one call of a graph: more make no call faster, and an hour needs no more memory than this.
 BLOCK_FRAMES = 256
+PLAIN = Redundancy()
 
 
 class Codec:
@@ -32,17 +35,27 @@ class Codec:
         """Load a shipped model by name or a bundle by path."""
         return cls(load(model), threads)
 
-    def layers(self, kbps: float | None) -> int:
-        """The number of layers that fits in `kbps`, all of them for None."""
-        return self.layout.n_layers if kbps is None else self.layout.layers_for_kbps(kbps)
+    def layers(self, kbps: float | None, redundancy: Redundancy = PLAIN) -> int:
+        """The number of layers that fits in `kbps` with the copies of `redundancy`, all of them for None."""
+        return self.layout.n_layers if kbps is None else redundancy.layout(self.layout).layers_for_kbps(kbps)
 
-    def encode(self, samples: npt.ArrayLike, sample_rate: int, kbps: float | None = None) -> list[bytes]:
-        """Samples `[n]` or `[n, channels]` -> one packet a frame. Raises AudioError for empty or non-finite audio."""
-        return pack_packets(self.encode_codes(samples, sample_rate, kbps), self.layout, self.layers(kbps))
+    def encode(
+        self, samples: npt.ArrayLike, sample_rate: int, kbps: float | None = None, redundancy: Redundancy = PLAIN
+    ) -> list[bytes]:
+        """Samples `[n]` or `[n, channels]` -> one packet a frame, of at most `kbps` with its copies.
 
-    def decode(self, packets: Sequence[bytes | None], sample_rate: int | None = None) -> Samples:
+        Raises AudioError for empty or non-finite audio.
+        """
+        n_layers = self.layers(kbps, redundancy)
+        codes = self.encode_codes(samples, sample_rate)
+        return pack_redundant(codes, codes[:0], self.layout, n_layers, redundancy)
+
+    def decode(
+        self, packets: Sequence[bytes | None], sample_rate: int | None = None, redundancy: Redundancy = PLAIN
+    ) -> Samples:
         """Packets (None: lost) -> float32 `[samples]`, at the model's rate or the one asked for, without the delay."""
-        return self.decode_codes(unpack_packets(packets, self.layout), sample_rate)
+        buffer = RecoveryBuffer(self.layout, redundancy)
+        return self.decode_codes(np.concatenate([buffer.push(packets), buffer.flush()]), sample_rate)
 
     def encode_codes(self, samples: npt.ArrayLike, sample_rate: int, kbps: float | None = None) -> Codes:
         """Samples -> int64 `[frames, n_codes]`, -1 in layers beyond `kbps`; frames cover the signal and the delay."""
@@ -61,13 +74,16 @@ class Codec:
         blocks = [stream.push(array[start : start + BLOCK_FRAMES]) for start in range(0, len(array), BLOCK_FRAMES)]
         return np.concatenate([*blocks, stream.flush()])
 
-    def encoder(self, sample_rate: int | None = None, kbps: float | None = None) -> PacketEncoder:
-        """A stream of samples at `sample_rate` (the model's by default) into packets."""
-        return PacketEncoder(self, sample_rate or self.card.sample_rate, kbps)
+    def encoder(
+        self, sample_rate: int | None = None, kbps: float | None = None, redundancy: Redundancy = PLAIN
+    ) -> PacketEncoder:
+        """A stream of samples at `sample_rate` (the model's by default) into packets of at most `kbps` with their copies."""
+        return PacketEncoder(self, sample_rate or self.card.sample_rate, kbps, redundancy)
 
-    def decoder(self, sample_rate: int | None = None) -> PacketDecoder:
-        """A stream of packets into samples at `sample_rate` (the model's by default), late by the model's delay."""
-        return PacketDecoder(self, sample_rate)
+    def decoder(self, sample_rate: int | None = None, redundancy: Redundancy = PLAIN) -> PacketDecoder:
+        """A stream of packets into samples at `sample_rate` (the model's by default), late by the model's delay and by
+        the frames that the receiver waits for copies."""
+        return PacketDecoder(self, sample_rate, redundancy)
 
     def samples_at(self, count: int, source: int, target: int) -> int:
         """How many samples `count` of rate `source` are at rate `target`."""
@@ -107,23 +123,28 @@ class CodeEncoder:
         whole = len(joined) // hop * hop
         self.pending = joined[whole:]
         if whole == 0:
-            return np.zeros((0, self.codec.layout.n_codes), np.int64)
+            return _no_codes(self.codec.layout)
         step = BLOCK_FRAMES * hop
         return np.concatenate([self.graph(joined[start : min(start + step, whole)]) for start in range(0, whole, step)])
 
 
 class CodeDecoder:
-    """Codes of consecutive frames -> samples; `skip_delay` drops the first, which lie before the signal."""
+    """Codes of consecutive frames -> samples, faded to comfort noise in long gaps.
+
+    `skip_delay` drops the first samples, which lie before the signal.
+    """
 
     def __init__(self, codec: Codec, sample_rate: int | None = None, *, skip_delay: bool = False):
         self.codec = codec
         self.resampler = Resampler(codec.card.sample_rate, check_rate(sample_rate or codec.card.sample_rate))
+        self.gaps = GapFade(codec.card.hop, codec.card.sample_rate)
         self.skip_delay = skip_delay
         self.reset()
 
     def reset(self) -> None:
         """Back to silence."""
         self.graph = self.codec.decoder_graph.stream()
+        self.gaps.reset()
         self.resampler.reset()
         self.to_skip = self.codec.card.delay if self.skip_delay else 0
 
@@ -131,6 +152,7 @@ class CodeDecoder:
         """int64 `[frames, n_codes]`, -1 for what did not arrive -> float32 `[samples]`."""
         blocks = [self.graph(codes[start : start + BLOCK_FRAMES]) for start in range(0, len(codes), BLOCK_FRAMES)]
         samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+        samples = self.gaps(samples, (codes == MISSING).all(axis=1))
         skipped = min(self.to_skip, len(samples))
         self.to_skip -= skipped
         return self.resampler(samples[skipped:])
@@ -145,37 +167,61 @@ class CodeDecoder:
 class PacketEncoder:
     """A live encoder: `push` samples, take packets."""
 
-    def __init__(self, codec: Codec, sample_rate: int, kbps: float | None):
-        self.codec, self.stream, self.n_layers = codec, CodeEncoder(codec, sample_rate), codec.layers(kbps)
+    def __init__(self, codec: Codec, sample_rate: int, kbps: float | None, redundancy: Redundancy = PLAIN):
+        self.codec, self.stream, self.redundancy = codec, CodeEncoder(codec, sample_rate), redundancy
+        self.n_layers = codec.layers(kbps, redundancy)
+        self._sent = _no_codes(codec.layout)
 
     def push(self, samples: npt.ArrayLike) -> list[bytes]:
         """The next samples, any number of them -> the packets of the frames that they complete."""
-        return pack_packets(self.stream.push(samples), self.codec.layout, self.n_layers)
+        return self._packets(self.stream.push(samples))
 
     def flush(self) -> list[bytes]:
         """The last packets; the encoder is then as new."""
-        return pack_packets(self.stream.flush(), self.codec.layout, self.n_layers)
+        packets = self._packets(self.stream.flush())
+        self._sent = _no_codes(self.codec.layout)
+        return packets
 
     def reset(self) -> None:
         """Back to silence."""
         self.stream.reset()
+        self._sent = _no_codes(self.codec.layout)
+
+    def _packets(self, codes: Codes) -> list[bytes]:
+        packets = pack_redundant(codes, self._sent, self.codec.layout, self.n_layers, self.redundancy)
+        if depth := self.redundancy.depth:
+            self._sent = np.concatenate([self._sent, codes])[-depth:]
+        return packets
 
 
 class PacketDecoder:
     """A live decoder: `push` packets, take samples."""
 
-    def __init__(self, codec: Codec, sample_rate: int | None):
+    def __init__(self, codec: Codec, sample_rate: int | None, redundancy: Redundancy = PLAIN):
         self.codec, self.stream = codec, CodeDecoder(codec, sample_rate)
+        self.buffer = RecoveryBuffer(codec.layout, redundancy)
 
     def push(self, packets: bytes | Iterable[bytes | None] | None) -> Samples:
-        """One packet or several, None for one that was lost -> one hop of samples each."""
+        """One packet or several, None for one that has not come -> one hop of samples each.
+
+        With redundancy, nothing comes out until as many packets went in as the receiver waits for copies.
+        """
         several = [packets] if packets is None or isinstance(packets, bytes) else list(packets)
-        return self.stream.push(unpack_packets(several, self.codec.layout))
+        return self.stream.push(self.buffer.push(several))
+
+    def late(self, packet: bytes, behind: int) -> bool:
+        """A packet whose turn was `behind` packets before the last one; whether it came in time to be used."""
+        return self.buffer.late(packet, behind)
 
     def flush(self) -> Samples:
-        """What the resampler still holds; the decoder is then as new."""
-        return self.stream.flush()
+        """What waited for copies and what the resampler still holds; the decoder is then as new."""
+        return np.concatenate([self.stream.push(self.buffer.flush()), self.stream.flush()])
 
     def reset(self) -> None:
         """Back to silence."""
         self.stream.reset()
+        self.buffer.reset()
+
+
+def _no_codes(layout: Layout) -> Codes:
+    return np.zeros((0, layout.n_codes), np.int64)

@@ -56,7 +56,7 @@ class Bundle(Codec):
 
     def runs(self, samples: Samples, rates: Sequence[float]) -> Iterator[Coded]:
         """See `Codec.runs`."""
-        codec = _opened(self.model)
+        codec = opened(self.model)
         codes = codec.encode_codes(np.asarray(samples, np.float32), RATE)
         for kbps in rates:
             n_layers = codec.layout.layers_for_kbps(kbps)
@@ -67,6 +67,6 @@ class Bundle(Codec):
 
 
 @cache
-def _opened(model: str) -> Any:
+def opened(model: str) -> Any:
     """The model, opened once a process."""
     return linnet.load(model)

@@ -1,0 +1,120 @@
+"""Long gaps: the decoder conceals what is lost, and this fades it to comfort noise when nothing comes for long.
+
+A network that is trained to go on through short losses goes on for ever: left alone with lost frames, `clear` hums at about
+-32 dBFS. So after 100 ms its output is faded out within another 100 ms, and noise with the level and the spectrum of the
+pauses heard before takes its place; when frames come again, the sound is faded in. Without long gaps no sample is touched.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Samples = npt.NDArray[np.float32]
+
+HOLD_MS = 100.0
+"""How long concealed sound is left as it is: most losses are shorter."""
+
+_FADE_MS = 100.0
+_RETURN_MS = 24.0  # longer than the first good frame takes to reach the output, short beside a syllable
+_MEMORY_S = 2.0  # of received sound, in which there is most likely a pause
+_QUIETEST = 0.1  # of that sound is taken for the noise between words
+_SEED = 0
+
+
+class GapFade:
+    """One stream's fade, frame after frame with the same outcome in any chunks.
+
+    Args:
+        hop: samples a frame.
+        sample_rate: in Hz.
+    """
+
+    def __init__(self, hop: int, sample_rate: int):
+        frames_per_ms = sample_rate / hop / 1000
+        self.hop = hop
+        self.hold = max(1, round(HOLD_MS * frames_per_ms))
+        self.fall = 1 / max(1, round(_FADE_MS * frames_per_ms))
+        self.rise = 1 / max(1, round(_RETURN_MS * frames_per_ms))
+        self.window = np.sqrt(0.5 - 0.5 * np.cos(np.pi * np.arange(2 * hop) / hop))
+        self.ramp = np.arange(1, hop + 1) / hop
+        self.heard = np.zeros((max(2, round(_MEMORY_S * sample_rate / hop)), hop), np.float32)
+        self.reset()
+
+    def reset(self) -> None:
+        """As before the first frame: nothing lost, nothing heard."""
+        self.missing = 0  # frames lost in a row
+        self.gain = 1.0  # of the decoder's output, at the end of the last frame
+        self.received = 0
+        self.level: npt.NDArray[np.float64] | None = None  # of the noise's spectrum, known while it sounds
+        self.rng = np.random.default_rng(_SEED)
+
+    def __call__(self, samples: Samples, lost: npt.NDArray[np.bool_]) -> Samples:
+        """The decoder's next frames.
+
+        Args:
+            samples: float32 `[frames * hop]`.
+            lost: bool `[frames]`, true for those of which nothing arrived.
+
+        Returns:
+            `[frames * hop]`: `samples` itself where no gap is long.
+        """
+        if len(lost) == 0:
+            return samples
+        frames = samples.reshape(-1, self.hop)
+        if not lost.any() and self.gain == 1:
+            self.missing = 0
+            self._remember(frames)
+            return samples
+        return np.concatenate([self._frame(frame, gone) for frame, gone in zip(frames, lost.tolist(), strict=True)])
+
+    def _frame(self, frame: Samples, gone: bool) -> Samples:
+        self.missing = self.missing + 1 if gone else 0
+        if not gone:
+            self._remember(frame[np.newaxis])
+        before = self.gain
+        if self.missing > self.hold:
+            self.gain = max(0.0, before - self.fall)
+        elif not gone:
+            self.gain = min(1.0, before + self.rise)
+        if before == self.gain == 1:
+            return frame
+        gains = before + (self.gain - before) * self.ramp
+        faded = gains * frame + np.sqrt(1 - gains**2) * self._noise()
+        if self.gain == 1:
+            self.level = None
+        return faded.astype(np.float32)
+
+    def _remember(self, frames: Samples) -> None:
+        """Keep the newest frames, in a ring: order does not matter."""
+        frames = frames[-len(self.heard) :]
+        if len(frames) == 1:
+            self.heard[self.received % len(self.heard)] = frames[0]
+        else:
+            self.heard[(self.received + np.arange(len(frames))) % len(self.heard)] = frames
+        self.received += len(frames)
+
+    def _noise(self) -> npt.NDArray[np.float64]:
+        """The next hop of comfort noise: random spectra of a steady level, overlapped and added."""
+        if self.level is None:
+            self.level, self.tail = self._noise_level(), np.zeros(self.hop)
+        shape = (2, len(self.level))
+        real, imaginary = self.rng.standard_normal(shape)
+        block = self.window * np.fft.irfft(self.level * (real + 1j * imaginary))
+        hop, self.tail = self.tail + block[: self.hop], block[self.hop :]
+        return hop
+
+    def _noise_level(self) -> npt.NDArray[np.float64]:
+        """The standard deviation of each bin's real and imaginary part, `[hop + 1]`, in the quietest of what was heard.
+
+        Each of those frames stands alone, since its neighbours in the ring need not have been its neighbours in time.
+        """
+        heard = self.heard[: min(self.received, len(self.heard))].astype(np.float64)
+        if len(heard) == 0:
+            return np.zeros(self.hop + 1)
+        energy = (heard**2).sum(axis=1)
+        quietest = heard[np.argsort(energy, kind="stable")[: max(1, round(_QUIETEST * len(heard)))]]
+        # A window of one hop, its squares sum to hop / 2; spectra of 2 * hop samples of noise have 2 * hop times its power,
+        # half of it in each part.
+        power = np.abs(np.fft.rfft(quietest * self.window[::2], 2 * self.hop, axis=1)) ** 2
+        return np.sqrt(2 * power.mean(axis=0))
