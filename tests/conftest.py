@@ -1,3 +1,8 @@
+import os
+
+# Before anything loads OpenMP: several test processes with a thread a core each wait for each other without end.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 from pathlib import Path
 
 import numpy as np
