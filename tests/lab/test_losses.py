@@ -1,16 +1,20 @@
 """Losses: zero where nothing differs, growing with the difference, and finite on silence."""
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
+from linnet.evaluate.metrics import estoi
 from linnet.lab.losses.adversarial import DiscriminatorConfig, Discriminators
+from linnet.lab.losses.intelligibility import IntelligibilityLoss
 from linnet.lab.losses.loudness import LoudnessLoss
-from linnet.lab.losses.reconstruction import MultiScaleMelLoss
+from linnet.lab.losses.reconstruction import BalanceLoss, MultiScaleMelLoss, WaveformDistance
 
 RATE = 16000
 
 
-@pytest.fixture(params=[LoudnessLoss, MultiScaleMelLoss])
+@pytest.fixture(params=[LoudnessLoss, MultiScaleMelLoss, IntelligibilityLoss, BalanceLoss])
 def loss(request: pytest.FixtureRequest) -> torch.nn.Module:
     return request.param(RATE)
 
@@ -25,7 +29,9 @@ def test_equal_signals_cost_nothing(loss: torch.nn.Module) -> None:
 
 def test_more_noise_costs_more(loss: torch.nn.Module) -> None:
     noise = torch.randn(1, RATE // 2, generator=torch.Generator().manual_seed(0))
-    costs = [float(loss(tone(500) + level * noise, tone(500))) for level in (0.001, 0.01, 0.1)]
+    # Its level changes four times a second, as speech's does.
+    voice = tone(500) * torch.sin(4 * torch.pi * torch.arange(RATE // 2) / RATE) ** 2
+    costs = [float(loss(voice + level * noise, voice)) for level in (0.001, 0.01, 0.1)]
     assert costs == sorted(costs)
     assert costs[0] > 0
 
@@ -48,6 +54,33 @@ def test_a_masked_difference_is_free_and_a_tone_in_silence_is_not() -> None:
     masked = loss(tone(1000) + tone(1020, 0.003), tone(1000))
     heard = loss(tone(1000) + tone(4000, 0.003), tone(1000))
     assert masked < 0.2 * heard
+
+
+def test_intelligibility_is_estoi() -> None:
+    samples, rate = soundfile.read("tests/data/speech.flac", dtype="float32")
+    noise = np.random.default_rng(0).standard_normal(len(samples), np.float32)
+    for level in (0.003, 0.03):
+        heard = samples + level * noise
+        loss = IntelligibilityLoss(rate)(torch.from_numpy(heard)[None], torch.from_numpy(samples)[None])
+        assert abs(float(loss) - (1 - estoi(samples, heard, rate))) < 0.02
+
+
+def test_balance_is_of_bands_over_the_clip() -> None:
+    loss = BalanceLoss(RATE)
+    voice = tone(500) + tone(3000, 0.03)
+    # The order in time does not count; 6 dB in one of the two bands that hear anything does.
+    assert loss(voice.flip(1), voice) < 0.05
+    assert loss(tone(500) + tone(3000, 0.015), voice) > 0.05
+
+
+def test_the_waveform_distance_knows_phase_where_it_is_coded() -> None:
+    distance = WaveformDistance(RATE, 800)
+    shifted = 0.1 * torch.cos(2 * torch.pi * 500 * torch.arange(RATE // 2) / RATE).unsqueeze(0)
+    assert distance(tone(500), tone(500)).item() < 1e-6
+    assert distance(shifted, tone(500)).item() == pytest.approx(2, abs=0.1)
+    assert distance(-tone(500), tone(500)).item() == pytest.approx(4, abs=0.1)
+    assert distance(0 * shifted, tone(500)).item() == pytest.approx(1, abs=0.1)
+    assert distance(tone(500) - tone(2000), tone(500) + tone(2000)).item() < 0.05
 
 
 def test_hearing_has_a_threshold() -> None:

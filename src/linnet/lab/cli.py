@@ -152,8 +152,8 @@ def _validate(folder: Path, writer: SummaryWriter, trainer: Trainer, valid: Pack
     scores = score(heard, codec.config.sample_rate)
     if codec.quantizer.fitted:
         # How many entries are in effective use: a codebook that dies is seen here first.
-        books = codec.quantizer.codebooks()
-        scores |= {f"perplexity/layer {number}": book.perplexity() for number, book in enumerate(books, start=1)}
+        books = enumerate(codec.codebooks(), start=1)
+        scores |= {f"perplexity/layer {number}": book.perplexity() for number, book in books}
     progress = dataclasses.asdict(trainer.progress)
     append_metrics(folder, {"stage": "validation", **progress, **scores})
     heard_s = int(trainer.progress.audio_seconds)
@@ -186,7 +186,8 @@ def export(checkpoint: Path, out: Path, name: str | None, weights: str) -> None:
 def card(codec: Codec, recipe: Recipe, progress: object, name: str | None) -> dict:
     """The bundle's card, less the graphs' digests."""
     config = codec.config
-    names = ["base", *(f"residual_{layer}" for layer in range(2, config.n_layers + 1))]
+    names = ["base", *(f"residual_{layer}" for layer in range(2, config.spectrum_layers + 1))]
+    names += [f"phase_{layer}" for layer in range(config.spectrum_layers + 1, config.n_layers + 1)]
     return {
         "format": 1,
         "name": name or recipe.name,

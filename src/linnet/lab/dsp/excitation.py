@@ -73,3 +73,23 @@ def noise_samples(number: Tensor) -> Tensor:
     for multiplier in NOISE_MULTIPLIERS:
         mixed = (mixed * mixed % NOISE_PRIME * multiplier + number) % NOISE_PRIME
     return (mixed.float() / NOISE_PRIME - 0.5) * 12.0**0.5
+
+
+def reference_rotation(phases: Tensor, pitch_steps: Tensor, numbers: Tensor, window: int, n_fft: int) -> Tensor:
+    """The phase that each low bin has where the harmonic source alone drives it, as a factor of unit modulus.
+
+    `phases` are the source's at the middle of every window, int64 `[batch, frames]`, pitch steps likewise, -1 unvoiced;
+    `numbers` int64 `[1 + steps, bins]` say which harmonic a bin belongs to by 1 + step (0 where unvoiced: such a bin is
+    referred to the window's middle alone). -> complex `[batch, frames, bins]`.
+    """
+    bins = torch.arange(numbers.shape[1], device=phases.device)
+    middle = (bins * (window // 2) % n_fft) * (_CYCLE // n_fft)
+    angle = (numbers[pitch_steps + 1] * phases.unsqueeze(-1) - middle) % _CYCLE
+    radians = angle.float() * (2 * torch.pi / _CYCLE)
+    return torch.complex(torch.cos(radians), torch.sin(radians))
+
+
+def harmonic_numbers(frequencies_hz: Tensor, n_bins: int, bin_hz: float) -> Tensor:
+    """The harmonic nearest to each of the lowest bins, but never the zeroth: int64 `[1 + steps, bins]`, first row 0."""
+    places = torch.arange(n_bins) * bin_hz / frequencies_hz.unsqueeze(1)
+    return torch.cat([torch.zeros(1, n_bins), places.round().clamp(min=1)]).long()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from torch import Tensor
 from linnet.lab.dsp.excitation import NOISE_FRAMES, NOISE_MULTIPLIERS, NOISE_PRIME
 from linnet.lab.export.builder import Builder
 from linnet.lab.export.fourier import Fourier
-from linnet.lab.export.layers import conv_next, gru_cell, layer_norm, linear, recurrence
-from linnet.lab.export.quantizer import Codebook, Memory, PitchDecoder
+from linnet.lab.export.layers import conv_next, gru, gru_cell, layer_norm, linear, recurrence
+from linnet.lab.export.quantizer import Codebook, Memory, PitchDecoder, reference, steady
 from linnet.lab.nn.blocks import ResidualGru
 from linnet.lab.systems.codec import Codec
 
@@ -21,6 +22,8 @@ _END = np.iinfo(np.int64).max
 _CYCLE = 1 << 32
 # Near a pulse the closed form of a sum of harmonics is 0 / 0; this much is added below, and in proportion above.
 _AT_PULSE = 1e-8
+# Log-magnitudes are centred at the level of speech.
+_LEVEL = 3.0
 
 
 @torch.no_grad()
@@ -29,47 +32,78 @@ def export_decoder(codec: Codec, *, eight_bit: bool = True) -> bytes:
     codec = codec.eval()
     g = Builder(eight_bit=eight_bit)
     codes = g.input("codes", np.int64, ["frames", codec.config.n_layers])
-    latent, count, place, pitch_table = dequantize(g, codec, codes)
-    pitch = g.Gather(g.integers(pitch_table.pitch), place)
-    controls = network(g, codec, latent, count, pitch)
+    received = dequantize(g, codec, codes)
     fourier = Fourier(codec.decoder.stft.n_fft)
-    if codec.config.head == "free":
-        spectrum = free_spectrum(g, fourier, controls)
-    else:
-        spectrum = excited_spectrum(g, fourier, controls, *excitation(g, codec, fourier, pitch_table, place, pitch))
+    spectrum = network(g, codec, fourier, received)
     g.output("samples", overlap_add(g, codec, fourier, spectrum), np.float32, ["samples"])
     return g.finish()
 
 
-def dequantize(g: Builder, codec: Codec, codes: str) -> tuple[str, str, str, PitchDecoder]:
-    """Codes -> latent `[frames, dim]`, layers that arrived `[frames]`, the place in the pitch table `[frames]`, that table."""
+@dataclass(frozen=True)
+class Received:
+    """What the codes say of every frame: latent `[frames, dim]`, the number of layers that arrived, the place in the pitch
+    table and 1 + pitch step `[frames]`, and, in a system that codes it, the phase's latent `[frames, phase_dim]`."""
+
+    latent: str
+    count: str
+    place: str
+    pitch: str
+    phase: str | None
+    table: PitchDecoder
+
+
+def dequantize(g: Builder, codec: Codec, codes: str) -> Received:
+    """Codes to what they stand for."""
     config = codec.config
     quantizer: Any = codec.quantizer
-    size, n_above = quantizer.index.size, config.n_layers - 1
+    size, n_above, n_phase = quantizer.index.size, config.spectrum_layers - 1, config.phase_layers
     # A layer counts only if all below it arrived. What did not arrive reads a table's last row.
     missing = g.CumSum(g.Cast(g.Less(codes, np.array(0)), to=TensorProto.INT64), np.array(1))
     arrived = g.Equal(missing, np.array(0))
     count = g.ReduceSum(g.Cast(arrived, to=TensorProto.INT64), np.array([1]), keepdims=0)
-    rows = np.array([0, *(size * np.arange(n_above))])
-    lost = np.array([size, *([size * n_above] * n_above)])
+    rows = np.array([0, *(size * np.arange(n_above)), *([0] * n_phase)])
+    lost = np.array([size, *([size * n_above] * n_above), *([size] * n_phase)])
     places = g.Where(arrived, g.Add(codes, rows), lost)
-    base_column, above = g.Split(places, np.array([1, n_above]), outputs=2, axis=1)
+    sizes = np.array([1, n_above, *([1] * n_phase)])
+    base_column, above, *fine = g.Split(places, sizes, outputs=len(sizes), axis=1)
     base_index = g.Reshape(base_column, np.array([-1]))
     base = Codebook.of(quantizer.base.entries, eight_bit=g.eight_bit).table(g, lost=True)
     entry = g.Gather(g.integers(np.append(quantizer.entries.numpy(), quantizer.index.n_entries)), base_index)
-    pitch_table = PitchDecoder.of(quantizer)
-    symbol = g.Gather(g.integers(pitch_table.symbol), base_index)
-    hidden, place = remember(g, codec, Memory(g, quantizer, base, lost=True), entry, pitch_table, symbol)
+    table = PitchDecoder.of(quantizer)
+    symbol = g.Gather(g.integers(table.symbol), base_index)
+    hidden, place = remember(g, codec, Memory(g, quantizer, base, lost=True), entry, table, symbol)
 
     books = [Codebook.of(book.entries, eight_bit=g.eight_bit) for book in quantizer.books]
     numbers = np.concatenate([*(book.numbers for book in books), np.zeros_like(books[0].numbers[:1])])
-    table = g.Cast(numbers, to=TensorProto.FLOAT)
-    found = g.Reshape(g.Gather(table, above), np.array([-1, numbers.shape[1] * n_above]))
+    found = g.Gather(g.Cast(numbers, to=TensorProto.FLOAT), above)
+    found = g.Reshape(found, np.array([-1, numbers.shape[1] * n_above]))
     outward = [book.scale * layer.weight for book, layer in zip(books, quantizer.outward, strict=True)]
     # What the memory foretells and what the upper layers add, in one product.
     weight = torch.cat([quantizer.predict.weight, *outward], 1)
     told = linear(g, g.Concat(hidden, found, axis=1), weight, quantizer.predict.bias)
-    return g.Add(told, g.Gather(base, entry)), count, place, pitch_table
+    latent, pitch = g.Add(told, g.Gather(base, entry)), g.Gather(g.integers(table.pitch), place)
+    phase = dequantize_phase(g, codec, fine, place, pitch, table) if n_phase else None
+    return Received(latent, count, place, pitch, phase, table)
+
+
+def dequantize_phase(g: Builder, codec: Codec, codes: list[str], place: str, pitch: str, table: PitchDecoder) -> str:
+    """The phase's latent `[frames, phase_dim]` from its layers' codes `[frames, 1]`, the last row where nothing arrived."""
+    quantizer: Any = codec.phase.quantizer  # type: ignore[union-attr]
+    books = [Codebook.of(book.entries, eight_bit=g.eight_bit) for book in quantizer.codebooks()]
+    vectors = [g.Gather(book.table(g, lost=True), code) for book, code in zip(books, codes, strict=True)]
+    first = g.Transpose(vectors[0], perm=[1, 0, 2])
+    before = g.state("phase_memory", np.float32, [1, 1, quantizer.memory.hidden_size])
+    y, after = gru(g, first, quantizer.memory, before)
+    g.keep(before, after)
+    earlier = g.Slice(g.Concat(before, y, axis=1), np.array([0]), np.array([-1]), np.array([1]))
+    told = g.Mul(
+        linear(g, earlier, quantizer.predict.weight, quantizer.predict.bias, exact=True), steady(g, place, pitch, table.n)
+    )
+    total = g.Add(told, first)
+    for vector in vectors[1:]:
+        total = g.Add(total, g.Transpose(vector, perm=[1, 0, 2]))
+    arrived = g.Cast(g.Less(codes[0], np.array(len(books[0].numbers))), to=TensorProto.FLOAT)
+    return g.Reshape(g.Mul(total, arrived), np.array([-1, codec.config.phase_dim]))
 
 
 def remember(
@@ -94,12 +128,14 @@ def remember(
     return g.Reshape(before, np.array([-1, layer.hidden_size])), g.Reshape(place, np.array([-1]))
 
 
-def network(g: Builder, codec: Codec, latent: str, count: str, pitch: str) -> str:
-    """The head's controls `[frames, parts, rows, columns]` at the places of a spectrum."""
+def network(g: Builder, codec: Codec, fourier: Fourier, received: Received) -> str:
+    """The spectrum `[frames, rows, 2 columns]` that the network makes of what was received."""
     decoder, config = codec.decoder, codec.config
-    x = linear(g, latent, decoder.input.weight, decoder.input.bias)
-    x = g.Add(x, g.Gather(g.floats(decoder.pitch.weight), pitch))
-    x = g.Add(x, g.Gather(g.floats(decoder.quality.weight), count))
+    x = linear(g, received.latent, decoder.input.weight, decoder.input.bias)
+    x = g.Add(x, g.Gather(g.floats(decoder.pitch.weight), received.pitch))
+    x = g.Add(x, g.Gather(g.floats(decoder.quality.weight), received.count))
+    if received.phase is not None:
+        x = g.Add(x, linear(g, received.phase, decoder.phase_input.weight, decoder.phase_input.bias, exact=True))
     x = g.Reshape(x, np.array([1, -1, config.decoder_channels]))
     blocks: Any = decoder.blocks.blocks
     for number, block in enumerate(blocks):
@@ -111,48 +147,115 @@ def network(g: Builder, codec: Codec, latent: str, count: str, pitch: str) -> st
             before = g.state(f"block_{number}", np.float32, [1, config.decoder_channels, block.depthwise.history])
             x, after = conv_next(g, x, block, before)
         g.keep(before, after)
-    fourier = Fourier(decoder.stft.n_fft)
-    weight, bias = head_at_places(decoder.head.weight, decoder.head.bias, fourier)
-    controls = linear(g, layer_norm(g, x, decoder.norm), weight, bias)
-    return g.Reshape(controls, np.array([-1, len(weight) // fourier.size, fourier.rows, fourier.columns]))
+    hidden = layer_norm(g, x, decoder.norm)
+    if config.head == "free":
+        return free_spectrum(g, fourier, codec, hidden)
+    return excited_spectrum(g, fourier, codec, hidden, received)
 
 
-def head_at_places(weight: Tensor, bias: Tensor, fourier: Fourier) -> tuple[Tensor, Tensor]:
-    """The head's rows by bin (log-magnitude, phase, perhaps log-magnitude of noise) by place: magnitudes first, then phase.
+def at_places(g: Builder, hidden: str, parts: list[tuple[Tensor, Tensor, Places]]) -> list[str]:
+    """One product for several heads: rows by bin (weight `[bins, channels]`, bias) each to `[frames, rows, own columns]`."""
+    weight = torch.cat([own[torch.from_numpy(places.bins)] * places.scale for own, _, places in parts])
+    bias = torch.cat([own[torch.from_numpy(places.bins)] * places.scale.squeeze(1) for _, own, places in parts])
+    sizes = np.array([len(places.bins) for *_, places in parts])
+    flat = g.Reshape(linear(g, hidden, weight, bias), np.array([-1, len(weight)]))
+    split = g.Split(flat, sizes, outputs=len(sizes), axis=1) if len(sizes) > 1 else (flat,)
+    return [
+        g.Reshape(part, np.array([-1, places.rows, len(places.columns)]))
+        for part, (*_, places) in zip(split, parts, strict=True)
+    ]
 
-    A mirrored place takes its bin's conjugate.
+
+@dataclass(frozen=True)
+class Places:
+    """Some columns of a spectrum: `bins` and the factor `scale` `[places, 1]` for each place, row by row.
+
+    The factor is 0 beyond the bins there are, and -1 where an `odd` part (a phase, an imaginary part) meets a mirrored bin.
     """
-    n_bins = fourier.points // 2 + 1
-    bins = torch.from_numpy(fourier.bins)
-    sign = 1 - 2 * torch.from_numpy(fourier.mirrored).float()
-    magnitude, phase, *noise = torch.cat([weight, bias.unsqueeze(1)], 1).split(n_bins)
-    # Magnitudes are centred at the level of speech.
-    centre = torch.cat([torch.zeros(weight.shape[1]), torch.tensor([3.0])])
-    magnitudes = [part[bins] - centre for part in (magnitude, *noise)]
-    placed = torch.cat([*magnitudes, sign.unsqueeze(1) * phase[bins]])
-    return placed[:, :-1].contiguous(), placed[:, -1].contiguous()
+
+    rows: int
+    columns: np.ndarray
+    bins: np.ndarray
+    scale: Tensor
+
+    @classmethod
+    def of(cls, fourier: Fourier, n_bins: int, *, odd: bool = False) -> Places:
+        """The columns that hold the lowest `n_bins` bins."""
+        shape = (fourier.rows, fourier.columns)
+        bins, mirrored = fourier.bins.reshape(shape), fourier.mirrored.reshape(shape)
+        columns = np.flatnonzero((bins < n_bins).sum(0) > 1)
+        own, flipped = bins[:, columns].flatten(), mirrored[:, columns].flatten()
+        scale = np.where(own < n_bins, np.where(flipped & odd, -1.0, 1.0), 0.0).astype(np.float32)
+        return cls(fourier.rows, columns, np.minimum(own, n_bins - 1), torch.from_numpy(scale).unsqueeze(1))
+
+    def widen(self, g: Builder, x: str, columns: int) -> str:
+        """`[frames, rows, own columns]` -> all columns, 0 where there was none."""
+        if len(self.columns) == columns:
+            return x
+        source = np.full(columns, len(self.columns))
+        source[self.columns] = np.arange(len(self.columns))
+        return g.Gather(g.Pad(x, np.array([0, 0, 0, 0, 0, 1])), source, axis=2)
 
 
-def gains(g: Builder, controls: str, parts: int) -> tuple[list[str], str, str]:
-    """Controls -> `parts` magnitudes, cosine and sine of the phase, each `[frames, 1, rows, columns]`."""
-    logarithms, phase = g.Split(controls, np.array([parts, 1]), outputs=2, axis=1)
-    magnitudes = g.Exp(g.Clip(logarithms, -14.0, 6.0))
-    each = g.Split(magnitudes, outputs=parts, axis=1, num_outputs=parts) if parts > 1 else (magnitudes,)
-    return list(each), g.Cos(phase), g.Sin(phase)
+def magnitude(g: Builder, logarithm: str) -> str:
+    return g.Exp(g.Clip(logarithm, -14.0, 6.0))
 
 
-def free_spectrum(g: Builder, fourier: Fourier, controls: str) -> str:
-    """The spectrum `[frames, rows, 2 columns]` of free magnitude and phase."""
-    (gain,), cosine, sine = gains(g, controls, 1)
-    parts = g.Concat(g.Mul(gain, cosine), g.Mul(gain, sine), axis=3)
-    return g.Reshape(parts, np.array([-1, fourier.rows, 2 * fourier.columns]))
+def free_spectrum(g: Builder, fourier: Fourier, codec: Codec, hidden: str) -> str:
+    """The spectrum `[frames, rows, 2 columns]` of free magnitudes and phases."""
+    (weight, turn_weight), (bias, turn_bias) = (part.chunk(2) for part in (codec.decoder.head.weight, codec.decoder.head.bias))
+    everywhere, odd = (Places.of(fourier, fourier.points // 2 + 1, odd=odd) for odd in (False, True))
+    heads = [(weight, bias - _LEVEL, everywhere), (turn_weight, turn_bias, odd)]
+    logarithm, phase = at_places(g, hidden, heads)
+    gain = magnitude(g, logarithm)
+    return g.Concat(g.Mul(gain, g.Cos(phase)), g.Mul(gain, g.Sin(phase)), axis=2)
 
 
-def excitation(
-    g: Builder, codec: Codec, fourier: Fourier, table: PitchDecoder, place: str, pitch: str
-) -> tuple[str, str, str]:  # fmt: skip
-    """Spectra of the harmonic source, of the same turned by 90 degrees, and of the noise: `[frames, 1, rows, 2, columns]`."""
-    config, increments = codec.config, codec.decoder.increments.numpy()
+def excited_spectrum(g: Builder, fourier: Fourier, codec: Codec, hidden: str, received: Received) -> str:
+    """The spectrum `[frames, rows, 2 columns]` of both sources through their filters, and of the coded low band."""
+    decoder, config = codec.decoder, codec.config
+    n_bins, n_turned = fourier.points // 2 + 1, decoder.n_turned
+    weights, biases = (part.split([n_bins, n_turned, n_bins]) for part in (decoder.head.weight, decoder.head.bias))
+    everywhere, turned_places = Places.of(fourier, n_bins), Places.of(fourier, n_turned, odd=True)
+    heads = [
+        (weights[0], biases[0] - _LEVEL, everywhere),
+        (weights[2], biases[2] - _LEVEL, everywhere),
+        (weights[1], biases[1], turned_places),
+    ]
+    if received.phase is not None:
+        even, odd = (Places.of(fourier, config.phase_bins, odd=odd) for odd in (False, True))
+        weights, biases = (part.chunk(2) for part in (16 * decoder.phase_head.weight, 16 * decoder.phase_head.bias))
+        heads += [(weights[0], biases[0], even), (weights[1], biases[1], odd)]
+    logarithm, noise_logarithm, turn, *low = at_places(g, hidden, heads)
+    own, turned, noise, phase = excitation(g, codec, fourier, received)
+    gain = magnitude(g, logarithm)
+    turn = g.Unsqueeze(turned_places.widen(g, turn, fourier.columns), np.array([1, 3]))
+    wide, wide_noise = (g.Unsqueeze(each, np.array([1, 3])) for each in (gain, magnitude(g, noise_logarithm)))
+    voiced = g.Add(g.Mul(g.Mul(wide, g.Cos(turn)), own), g.Mul(g.Mul(wide, g.Sin(turn)), turned))
+    spectrum = g.Reshape(g.Add(voiced, g.Mul(wide_noise, noise)), np.array([-1, fourier.rows, 2 * fourier.columns]))
+    if received.phase is None:
+        return spectrum
+    real, imaginary = (16 * part for part in decoder.phase_skip.weight.chunk(2))
+    nothing = torch.zeros(config.phase_bins)
+    skipped = at_places(g, received.phase, [(real, nothing, even), (imaginary, nothing, odd)])
+    low = [g.Add(*parts) for parts in zip(low, skipped, strict=True)]
+    cosine, sine = reference(g, codec, phase, received.pitch, odd.bins, odd.scale.squeeze(1).numpy(), config.window // 2)
+    shape = np.array([-1, fourier.rows, len(odd.columns)])
+    cosine, sine = g.Reshape(cosine, shape), g.Reshape(sine, shape)
+    level = g.Gather(gain, even.columns, axis=2)
+    parts = [
+        g.Sub(g.Mul(low[0], cosine), g.Mul(low[1], sine)),
+        g.Add(g.Mul(low[0], sine), g.Mul(low[1], cosine)),
+    ]
+    parts = [even.widen(g, g.Mul(level, part), fourier.columns) for part in parts]
+    return g.Add(spectrum, g.Concat(*parts, axis=2))
+
+
+def excitation(g: Builder, codec: Codec, fourier: Fourier, received: Received) -> tuple[str, str, str, str]:
+    """Spectra of the harmonic source, of the same turned by 90 degrees, and of the noise, `[frames, 1, rows, 2, columns]`,
+    and the source's phase `[frames, 1]`."""
+    table, place, pitch = received.table, received.place, received.pitch
+    config, increments = codec.config, codec.decoder.reference.increments.numpy()
     # By 1 + pitch step; an unvoiced frame's phase runs on at the lowest pitch.
     current = np.concatenate([increments[:1], increments])
     previous, after = np.repeat(np.arange(len(current)), table.n), table.pitch
@@ -168,7 +271,7 @@ def excitation(
     parts = g.Reshape(harmonic, np.array([-1, 1, fourier.rows, 4, fourier.columns]))
     own, turned = g.Split(parts, outputs=2, axis=3, num_outputs=2)
     noise = g.Gather(noise_spectra(g, codec, fourier), g.Reshape(counter, np.array([-1])))
-    return own, turned, noise
+    return own, turned, noise, phase
 
 
 def harmonic_frames(g: Builder, codec: Codec, fourier: Fourier, phase: str, pitch: str) -> str:
@@ -177,7 +280,7 @@ def harmonic_frames(g: Builder, codec: Codec, fourier: Fourier, phase: str, pitc
     A sine of the sum of the phase and of what a sample adds to it: the latter is a table by pitch and sample, made of
     integers when the graph is loaded, so that each frame costs two sines and two cosines.
     """
-    window, increments = codec.config.window, codec.decoder.increments.numpy()
+    window, increments = codec.config.window, codec.decoder.reference.increments.numpy()
     current = np.concatenate([increments[:1], increments])
     voiced = np.arange(len(current)) > 0
     count = _CYCLE // 2 // current - 1
@@ -234,15 +337,6 @@ def noise(g: Builder, count: int) -> str:
         product = g.Mul(g.Mod(g.Mul(mixed, mixed), prime), np.array(multiplier))
         mixed = g.Mod(g.Add(product, number), prime)
     return g.Mul(g.Sub(g.Mul(g.Cast(mixed, to=TensorProto.FLOAT), 1 / NOISE_PRIME), 0.5), 12.0**0.5)
-
-
-def excited_spectrum(
-    g: Builder, fourier: Fourier, controls: str, harmonic: str, turned: str, noise: str
-) -> str:  # fmt: skip
-    """The spectrum `[frames, rows, 2 columns]` of both sources through their filters."""
-    (gain, noise_gain), cosine, sine = gains(g, g.Unsqueeze(controls, np.array([3])), 2)
-    voiced = g.Add(g.Mul(g.Mul(gain, cosine), harmonic), g.Mul(g.Mul(gain, sine), turned))
-    return g.Reshape(g.Add(voiced, g.Mul(noise_gain, noise)), np.array([-1, fourier.rows, 2 * fourier.columns]))
 
 
 def overlap_add(g: Builder, codec: Codec, fourier: Fourier, spectrum: str) -> str:

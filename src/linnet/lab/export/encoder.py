@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,7 @@ from linnet.lab.dsp.stft import Stft
 from linnet.lab.export.builder import Builder
 from linnet.lab.export.fourier import Fourier
 from linnet.lab.export.layers import conv_next, gru, gru_cell, layer_norm, linear
-from linnet.lab.export.quantizer import Codebook, Memory, PitchCoder
+from linnet.lab.export.quantizer import Codebook, Memory, PitchCoder, reference, steady
 from linnet.lab.systems.codec import Codec
 from linnet.lab.systems.tracker import PitchTracker
 
@@ -31,20 +34,26 @@ def export_encoder(codec: Codec, *, eight_bit: bool = True) -> bytes:
     samples = g.input("samples", np.float32, ["samples"])
     # The decibels' centre as a gain: what an 8-bit product rounds should lie around zero.
     loudness = float(np.exp(_CENTRE / 2))
-    powers = spectra(g, samples, codec.config.hop, [(tracker.long, 1.0), (tracker.short, 1.0), (encoder.stft, loudness)])
-    wanted = pitch(g, tracker, powers[:2])
-    latent = network(g, codec, powers[2], wanted)
-    rest, base = search_base(g, codec, latent, wanted)
-    above = g.Cast(g.Concat(*search_rest(g, codec, rest), axis=1), to=TensorProto.INT64)
-    g.output("codes", g.Concat(base, above, axis=1), np.int64, ["frames", codec.config.n_layers])
+    transforms = [(tracker.long, 1.0), (tracker.short, 1.0), (encoder.stft, loudness)]
+    found = spectra(g, samples, codec.config.hop, transforms)
+    wanted = pitch(g, tracker, [power for _, power in found[:2]])
+    spectrum, power = found[2]
+    latent, hidden = network(g, codec, power, wanted)
+    base = search_base(g, codec, latent, wanted)
+    codes = [base.codes, *search_rest(g, codec, base.rest)]
+    if codec.phase is not None:
+        codes += search_phase(g, codec, phase_latent(g, codec, spectrum, loudness, hidden, base), base)
+    columns = [g.Cast(column, to=TensorProto.INT64) for column in codes]
+    g.output("codes", g.Concat(*columns, axis=1), np.int64, ["frames", codec.config.n_layers])
     return g.finish()
 
 
-def spectra(g: Builder, samples: str, hop: int, transforms: list[tuple[Stft, float]]) -> list[str]:
-    """Power spectra of the frames of `samples`, `[1, frames, places]` each in `Fourier`'s order; a gain goes with each Stft.
+def spectra(g: Builder, samples: str, hop: int, transforms: list[tuple[Stft, float]]) -> list[tuple[str, str]]:
+    """Spectra of the frames of `samples` in `Fourier`'s order, real and imaginary parts `[frames, 1, rows, 2 columns]`, and
+    their powers `[1, frames, places]`; a gain goes with each Stft.
 
-    The lab pads a window at its end, this at its beginning, which a power spectrum does not show: so all of them are cut
-    from one past. Transforms of equal length are one product.
+    The lab pads a window at its end, this at its beginning, so that all of them are cut from one past: the middle of a window
+    comes later by as much. Transforms of equal length are one product.
     """
     back = max(stft.back for stft, _ in transforms)
     past = g.state("past", np.float32, [back * hop])
@@ -53,7 +62,7 @@ def spectra(g: Builder, samples: str, hop: int, transforms: list[tuple[Stft, flo
     hops = g.Reshape(joined, np.array([-1, hop]))
     parts = [g.Slice(hops, np.array([k]), np.array([k - back or _END])) for k in range(back + 1)]
     frames = g.Concat(*parts, axis=1)
-    powers: dict[int, str] = {}
+    found: dict[int, tuple[str, str]] = {}
     for points in sorted({stft.n_fft for stft, _ in transforms}):
         alike = [index for index, (stft, _) in enumerate(transforms) if stft.n_fft == points]
         own = [transforms[index] for index in alike]
@@ -64,9 +73,13 @@ def spectra(g: Builder, samples: str, hop: int, transforms: list[tuple[Stft, flo
         spectrum = fourier.forward(g, shaped)
         real, imaginary = g.Split(g.Mul(spectrum, spectrum), outputs=2, axis=-1, num_outputs=2)
         power = g.Add(real, imaginary)
-        each = g.Split(power, outputs=len(alike), axis=1, num_outputs=len(alike)) if len(alike) > 1 else (power,)
-        powers |= {index: g.Reshape(part, np.array([1, -1, fourier.size])) for index, part in zip(alike, each, strict=True)}
-    return [powers[index] for index in range(len(transforms))]
+        for index, own_spectrum, own_power in zip(alike, *(_each(g, x, len(alike)) for x in (spectrum, power)), strict=True):
+            found[index] = own_spectrum, g.Reshape(own_power, np.array([1, -1, fourier.size]))
+    return [found[index] for index in range(len(transforms))]
+
+
+def _each(g: Builder, x: str, count: int) -> Sequence[str]:
+    return g.Split(x, outputs=count, axis=1, num_outputs=count) if count > 1 else (x,)
 
 
 def pitch(g: Builder, tracker: PitchTracker, powers: list[str]) -> str:
@@ -100,8 +113,9 @@ def pitch(g: Builder, tracker: PitchTracker, powers: list[str]) -> str:
     return g.ArgMax(g.Add(g.Mul(g.Softmax(logits, axis=-1), ahead), handicap), axis=-1, keepdims=0)
 
 
-def network(g: Builder, codec: Codec, power: str, wanted: str) -> str:
-    """The latent `[1, frames, dim]` of one Stft's power spectrum, whose gain centred it, and the pitch."""
+def network(g: Builder, codec: Codec, power: str, wanted: str) -> tuple[str, str]:
+    """The latent `[1, frames, dim]` of one Stft's power spectrum, whose gain centred it, and the pitch; and the last hidden
+    layer `[1, frames, channels]`."""
     encoder = codec.encoder
     energy = g.Add(power, _FLOOR * float(np.exp(_CENTRE)))
     weight = spread(encoder.input.weight / _SPREAD, Fourier(encoder.stft.n_fft))
@@ -113,7 +127,8 @@ def network(g: Builder, codec: Codec, power: str, wanted: str) -> str:
         x, after = conv_next(g, x, block, before)
         g.keep(before, after)
     scale = 1 / encoder.power.sqrt()
-    return linear(g, layer_norm(g, x, encoder.norm), scale * encoder.output.weight, scale * encoder.output.bias)
+    latent = linear(g, layer_norm(g, x, encoder.norm), scale * encoder.output.weight, scale * encoder.output.bias)
+    return latent, x
 
 
 def spread(weight: Tensor, fourier: Fourier) -> Tensor:
@@ -124,8 +139,20 @@ def spread(weight: Tensor, fourier: Fourier) -> Tensor:
     return wide
 
 
-def search_base(g: Builder, codec: Codec, latent: str, wanted: str) -> tuple[str, str]:
-    """The closed loop -> what the base layer leaves of the latent, `[frames, 1, dim]`, and its codes `[frames, 1]`."""
+@dataclass(frozen=True)
+class Base:
+    """The base layer's codes `[frames, 1]`, what they leave of the latent `[frames, 1, dim]`, 1 + the pitch step as sent
+    `[frames]`, and its place in `table`."""
+
+    codes: str
+    rest: str
+    sent: str
+    place: str
+    table: PitchCoder
+
+
+def search_base(g: Builder, codec: Codec, latent: str, wanted: str) -> Base:
+    """The closed loop of the base layer."""
     quantizer, dim = codec.quantizer, codec.config.latent_dim
     memory_layer: Any = quantizer.memory
     coder = PitchCoder.of(quantizer)
@@ -154,7 +181,10 @@ def search_base(g: Builder, codec: Codec, latent: str, wanted: str) -> tuple[str
     *after, rest, entry, place = g.scan(step, [hidden, previous], series, types, shapes)
     g.keep(hidden, after[0])
     g.keep(previous, after[1])
-    return g.Sub(rest, g.Gather(book.table(g), entry)), g.Add(entry, g.Gather(g.integers(coder.first), place))
+    codes = g.Add(entry, g.Gather(g.integers(coder.first), place))
+    left = g.Sub(rest, g.Gather(book.table(g), entry))
+    sent = g.Gather(g.integers(coder.sent), g.Reshape(place, np.array([-1])))
+    return Base(codes, left, sent, g.Reshape(place, np.array([-1])), coder)
 
 
 def search_rest(g: Builder, codec: Codec, rest: str) -> list[str]:
@@ -168,4 +198,76 @@ def search_rest(g: Builder, codec: Codec, rest: str) -> list[str]:
         if len(codes) < len(codec.quantizer.books):
             said = g.MatMul(codebook.table(g), outward.weight.T)
             rest = g.Sub(rest, g.Gather(said, codes[-1]))
+    return codes
+
+
+def phase_latent(g: Builder, codec: Codec, spectrum: str, gain: float, hidden: str, base: Base) -> str:
+    """The phase's latent `[1, frames, phase_dim]` of the encoder's spectrum, which came with a `gain`."""
+    encoder: Any = codec.phase.encoder  # type: ignore[union-attr]
+    config, n_bins = codec.config, codec.config.phase_bins
+    fourier = Fourier(encoder.reference.n_fft)
+    # Each bin where it first appears; a mirrored place has its conjugate.
+    place = np.unique(fourier.bins, return_index=True)[1][:n_bins]
+    sign = np.where(fourier.mirrored[place], -1, 1)
+    row, column = np.divmod(place, fourier.columns)
+    flat = g.Reshape(spectrum, np.array([-1, 2 * fourier.size]))
+    real, imaginary = (g.Gather(flat, row * 2 * fourier.columns + column + part, axis=1) for part in (0, fourier.columns))
+    imaginary = g.Mul(imaginary, sign.astype(np.float32))
+
+    # Half a hop at the last pitch and half a hop at this one, or all of it where there was none before.
+    increments = encoder.reference.increments.numpy()
+    half = g.integers(config.hop // 2 * np.concatenate([increments[:1], increments]))
+    previous = g.Div(base.place, np.array(base.table.n))
+    before = g.Where(g.Greater(previous, np.array(0)), previous, base.sent)
+    state = g.state("phase", np.int64, [1])
+    advanced = g.CumSum(g.Add(g.Gather(half, before), g.Gather(half, base.sent)), np.array(0))
+    phase = g.Mod(g.Add(advanced, state), np.array(1 << 32))
+    g.keep(state, g.Slice(phase, np.array([-1]), np.array([_END])))
+    middle = config.window // 2 + fourier.points - config.window
+    ones = np.ones(n_bins, np.int64)
+    cosine, sine = reference(g, codec, g.Unsqueeze(phase, np.array([1])), base.sent, np.arange(n_bins), ones, middle)
+    told_real = g.Add(g.Mul(real, cosine), g.Mul(imaginary, sine))
+    told_imaginary = g.Sub(g.Mul(imaginary, cosine), g.Mul(real, sine))
+
+    floor = 1e-7 * gain**2
+    energy = g.Add(g.Mul(real, real), g.Mul(imaginary, imaginary))
+    mean = g.ReduceMean(energy, np.array([1]))
+    product = g.Mul(g.Add(g.Add(energy, g.Mul(mean, 1e-3)), floor), g.Add(mean, floor))
+    scale = g.Div(1.0, g.Sqrt(g.Sqrt(product)))
+    told = g.Unsqueeze(g.Concat(g.Mul(told_real, scale), g.Mul(told_imaginary, scale), axis=1), np.array([0]))
+    x = linear(g, g.Concat(told, hidden, axis=2), encoder.input.weight, encoder.input.bias)
+    past = g.state("phase_block", np.float32, [1, config.phase_channels, encoder.block.depthwise.history])
+    x, after = conv_next(g, x, encoder.block, past)
+    g.keep(past, after)
+    level = 1 / encoder.power.sqrt()
+    return linear(g, layer_norm(g, x, encoder.norm), level * encoder.output.weight, level * encoder.output.bias, exact=True)
+
+
+def search_phase(g: Builder, codec: Codec, latent: str, base: Base) -> list[str]:
+    """The codes of the phase's layers, `[frames, 1]` each: the first in a closed loop, the others of what it leaves."""
+    quantizer: Any = codec.phase.quantizer  # type: ignore[union-attr]
+    dim, hidden_size = codec.config.phase_dim, quantizer.memory.hidden_size
+    books = [Codebook.of(book.entries, eight_bit=g.eight_bit) for book in quantizer.codebooks()]
+    joint = torch.cat([quantizer.predict.weight, quantizer.memory.weight_hh_l0])
+    bias = torch.cat([quantizer.predict.bias, quantizer.memory.bias_hh_l0])
+    gates = np.array([2 * hidden_size, hidden_size])
+
+    def step(inner: Builder, hidden: str, target: str, same: str) -> tuple[list[str], list[str]]:
+        said = inner.Add(inner.MatMul(books[0].table(inner), inner.floats(quantizer.memory.weight_ih_l0.T.contiguous())),
+                         quantizer.memory.bias_ih_l0)  # fmt: skip
+        tables = inner.Split(said, gates, outputs=2, axis=-1)
+        told, *own = inner.Split(linear(inner, hidden, joint, bias, exact=True), np.array([dim, *gates]), outputs=3, axis=-1)
+        rest = inner.Sub(target, inner.Mul(told, same))
+        entry = inner.Cast(books[0].nearest(inner, rest), to=TensorProto.INT64)
+        after = gru_cell(inner, [inner.Gather(table, entry) for table in tables], own, hidden)
+        return [after], [rest, entry]
+
+    state = g.state("phase_memory", np.float32, [1, hidden_size])
+    series = [g.Reshape(latent, np.array([-1, dim])), steady(g, base.place, base.sent, base.table.n)]
+    after, rest, entry = g.scan(step, [state], series, [np.float32] * 3, [[1, hidden_size]])
+    g.keep(state, after)
+    codes = [entry]
+    for before, book in itertools.pairwise(books):
+        rest = g.Sub(rest, g.Gather(before.table(g), codes[-1]))
+        codes.append(book.nearest(g, rest))
     return codes

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from linnet.lab.export.builder import Builder
 from linnet.lab.quant.predictive import PredictiveQuantizer
+from linnet.lab.systems.codec import Codec
 
 
 @dataclass(frozen=True)
@@ -131,3 +132,28 @@ class PitchDecoder:
         previous = torch.arange(quantizer.index.n_steps + 1).unsqueeze(1)
         pitch, symbol = np.unique(quantizer.pitch_frame(index, previous).numpy(), axis=1, return_inverse=True)
         return cls(pitch.shape[1], symbol.reshape(-1), pitch.flatten())
+
+
+def steady(g: Builder, place: str, pitch: str, n: int) -> str:
+    """1 where a frame is voiced or unvoiced as the one before, else 0, float `[frames, 1]`.
+
+    From a place in a table of pitches, whose quotient by `n` is 1 + the pitch step before, and 1 + the pitch step.
+    """
+    same = g.Equal(g.GreaterOrEqual(place, np.array(n)), g.Greater(pitch, np.array(0)))
+    return g.Unsqueeze(g.Cast(same, to=TensorProto.FLOAT), np.array([1]))
+
+
+def reference(
+    g: Builder, codec: Codec, phase: str, pitch: str, bins: np.ndarray, sign: np.ndarray, middle: int
+) -> tuple[str, str]:  # fmt: skip
+    """The lab's `reference_rotation` of some bins, cosine and sine `[frames, bins]`, its angle times `sign`.
+
+    From the source's phase `[frames, 1]` and 1 + the pitch step `[frames]`; `middle` is the window's, in samples.
+    """
+    own: Any = codec.decoder.reference
+    sign = sign.astype(np.int64)
+    turns = g.Gather(g.integers(own.numbers.numpy()[:, bins] * sign), pitch)
+    offset = sign * (bins * middle % own.n_fft) * ((1 << 32) // own.n_fft)
+    angle = g.Mod(g.Sub(g.Mul(turns, phase), offset), np.array(1 << 32))
+    radians = g.Mul(g.Cast(angle, to=TensorProto.FLOAT), 2 * np.pi / (1 << 32))
+    return g.Cos(radians), g.Sin(radians)

@@ -1,4 +1,4 @@
-"""Reconstruction losses: distances between spectra at several resolutions."""
+"""Reconstruction losses: distances between spectra at several resolutions, and between waveforms where phase is coded."""
 
 from __future__ import annotations
 
@@ -45,3 +45,55 @@ class MultiScaleMelLoss(nn.Module):
         level = target.square().mean(1, keepdim=True).sqrt().clamp(min=1e-4)
         output, target = output / level, target / level
         return torch.stack([(scale(output) - scale(target)).abs().mean() for scale in self.scales]).mean()
+
+
+class BalanceLoss(nn.Module):
+    """Mean absolute difference of the long-term levels of mel bands, in units of 10 dB.
+
+    Losses on single frames pay for predicting a noisy band too soft: a median is below the mean, and what was left out is
+    heard less than what was added. Energies summed over the clip have no such excuse. Bands 60 dB below the clip are empty.
+    """
+
+    def __init__(self, sample_rate: int, window: int = 512, bands: int = 16):
+        super().__init__()
+        self.window = window
+        self.register_buffer("taper", torch.hann_window(window), persistent=False)
+        self.register_buffer("filters", mel_filterbank(sample_rate, window, bands), persistent=False)
+        self.taper: Tensor
+        self.filters: Tensor
+
+    def energies(self, samples: Tensor) -> Tensor:
+        """Samples `[batch, n]` -> energies of the bands `[batch, bands]`."""
+        spectrum = torch.stft(samples, self.window, self.window // 2, window=self.taper, return_complex=True)
+        return (spectrum.real**2 + spectrum.imag**2).sum(2) @ self.filters
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """Both `[batch, samples]` -> the mean over the batch, a scalar."""
+        heard, wanted = self.energies(output), self.energies(target)
+        floor = 1e-6 * wanted.sum(1, keepdim=True) + 1e-9
+        return torch.log10((heard + floor) / (wanted + floor)).abs().mean()
+
+
+class WaveformDistance(nn.Module):
+    """How far the low band's waveform is off: of complex spectra up to `highest_hz`, their magnitudes' roots taken.
+
+    0 for equal signals, 1 for silence, about 2 for the right spectrum with a random phase.
+    """
+
+    def __init__(self, sample_rate: int, highest_hz: float, window: int = 512):
+        super().__init__()
+        self.window, self.n_bins = window, round(highest_hz * window / sample_rate)
+        self.register_buffer("taper", torch.hann_window(window), persistent=False)
+        self.taper: Tensor
+
+    def spectrum(self, samples: Tensor) -> Tensor:
+        """Samples `[batch, n]` -> compressed complex `[batch, bins, frames]`."""
+        spectrum = torch.stft(samples, self.window, self.window // 4, window=self.taper, return_complex=True)[:, : self.n_bins]
+        return spectrum * (spectrum.real**2 + spectrum.imag**2 + 1e-4) ** -0.25
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """Both `[batch, samples]` -> the distance of each clip, `[batch]`."""
+        level = target.square().mean(1, keepdim=True).sqrt().clamp(min=1e-4)
+        heard, wanted = self.spectrum(output / level), self.spectrum(target / level)
+        difference, power = heard - wanted, wanted.real**2 + wanted.imag**2
+        return (difference.real**2 + difference.imag**2).sum((1, 2)) / (power.sum((1, 2)) + 1e-3)

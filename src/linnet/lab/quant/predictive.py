@@ -146,10 +146,12 @@ class PredictiveQuantizer(nn.Module):
             indices.append(index)
         return torch.stack(indices, 1)
 
-    def forward(self, latent: Tensor, pitch_steps: Tensor) -> Quantized:
+    def forward(self, latent: Tensor, pitch_steps: Tensor, arrived: Tensor | None = None) -> Quantized:
         """Quantize with all layers, for training.
 
-        In training mode the codebooks gather statistics for their next update.
+        `arrived`, bool `[batch, frames]`, lets the predictor also learn from what a receiver of those frames alone has: to
+        conceal the others, and to forget that they were lost. In training mode the codebooks gather statistics for their
+        next update.
         """
         target = latent.detach()
         indices = self.search_base(target, pitch_steps)
@@ -173,6 +175,9 @@ class PredictiveQuantizer(nn.Module):
             errors.append((target - total).square().mean())
             totals.append(total)
             loss = loss + errors[-1] + 0.25 * (small - looked_up).square().mean()
+        if arrived is not None:
+            heard, told, _ = self.remember(torch.where(arrived, entries, -1), self.initial_state(len(latent))[0])
+            loss = loss + 0.5 * (target - told - heard).square().mean()
         commitment = torch.stack([(latent - total.detach()).square().mean() for total in totals]).mean()
         return Quantized(torch.stack(columns, -1), torch.stack(errors), loss, commitment)
 

@@ -2,16 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
-from linnet.lab.quant.predictive import PredictiveQuantizer
+from linnet.lab.quant.codebook import EmaCodebook
+from linnet.lab.quant.phase import PhaseQuantizer
+from linnet.lab.quant.predictive import PredictiveQuantizer, Quantized
 from linnet.lab.share import Share
-from linnet.lab.systems.source_filter import Decoder, Encoder, SourceFilterConfig
+from linnet.lab.systems.source_filter import Analysis, Decoder, Encoder, PhaseEncoder, SourceFilterConfig
 from linnet.lab.systems.tracker import PitchTracker
 
-# What six residual codebooks leave of a latent's power, layer by layer: the noise that the autoencoder learns to bear.
+# What residual codebooks leave of a latent's power, layer by layer: the noise that the autoencoder learns to bear.
 _NOISE_POWER = (0.22, 0.12, 0.08, 0.055, 0.04, 0.03)
+_PHASE_NOISE_POWER = 0.2
+
+
+@dataclass(frozen=True)
+class Received:
+    """What the decoder takes: `latent` `[batch, frames, dim]`, int64 `pitch_steps` (-1 unvoiced) and `quality` (the number of
+    layers, one more than all where nothing was quantized) `[batch, frames]`, and `phase` `[batch, frames, phase_dim]`, zero
+    where it did not arrive, None in a system without."""
+
+    latent: Tensor
+    pitch_steps: Tensor
+    quality: Tensor
+    phase: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Coded:
+    """What the encoder gives in training: the latents, unquantized; the pitch as tracked and as sent; codes with all layers;
+    and both quantizers' losses, `fine` None as long as the phase's has no codebooks: its codes are then all 0."""
+
+    latent: Tensor
+    pitch_steps: Tensor
+    pitch_sent: Tensor
+    phase: Tensor | None
+    codes: Tensor
+    spectrum: Quantized
+    fine: Quantized | None
+
+
+class Phase(nn.Module):
+    """The part of the codec that is there for the phase alone, but for what the decoder makes of it."""
+
+    def __init__(self, config: SourceFilterConfig):
+        super().__init__()
+        self.encoder = PhaseEncoder(config)
+        self.quantizer = PhaseQuantizer(config.phase_dim, config.phase_layers, size=1 << config.bits)
 
 
 class Codec(nn.Module):
@@ -21,50 +61,122 @@ class Codec(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
-        self.quantizer = PredictiveQuantizer(config.latent_dim, config.n_layers, config.pitch, size=1 << config.bits)
+        self.quantizer = PredictiveQuantizer(
+            config.latent_dim, config.spectrum_layers, config.pitch, size=1 << config.bits
+        )  # fmt: skip
+        self.phase = Phase(config) if config.phase_layers else None
         self.decoder = Decoder(config)
         self.tracker = PitchTracker(config.sample_rate, config.hop, config.pitch)
         self.delay = config.window - config.hop
 
-    def encode(self, samples: Tensor, pitch_steps: Tensor) -> Tensor:
-        """`[batch, frames * hop]` -> latent `[batch, frames, dim]`, from silence."""
+    def analyse(self, samples: Tensor, pitch_steps: Tensor) -> Analysis:
+        """What the encoder makes of `[batch, frames * hop]`, from silence."""
         return self.encoder(samples, pitch_steps, self.encoder.initial_state(len(samples)))[0]
 
-    def decode(self, latent: Tensor, pitch_steps: Tensor, quality: Tensor) -> Tensor:
-        """Latent `[batch, frames, dim]` -> samples `[batch, frames * hop]`, from silence."""
-        return self.decoder(latent, pitch_steps, quality, self.decoder.initial_state(len(latent)))[0]
+    def analyse_phase(self, analysis: Analysis, pitch_sent: Tensor) -> Tensor | None:
+        """The phase's latent, from silence; None in a system without."""
+        if self.phase is None:
+            return None
+        encoder = self.phase.encoder
+        return encoder(analysis, pitch_sent, encoder.initial_state(len(pitch_sent)))[0]
+
+    def decode(self, received: Received) -> Tensor:
+        """Samples `[batch, frames * hop]`, from silence."""
+        latent, state = received.latent, self.decoder.initial_state(len(received.latent))
+        return self.decoder(latent, received.pitch_steps, received.quality, received.phase, state)[0]
 
     @torch.no_grad()
     def track(self, samples: Tensor) -> Tensor:
         """The tracker's pitch steps of `[batch, frames * hop]` from silence: int64 `[batch, frames]`, -1 unvoiced."""
         return self.tracker.steps(self.tracker(samples, self.tracker.initial_state(len(samples)))[0])
 
-    def through_noise(self, samples: Tensor, pitch_steps: Tensor, share: Share) -> Tensor:
-        """The autoencoder with Gaussian noise on its latent, at the level of 1 to all layers, or none, clip by clip."""
-        latent = self.encode(samples, pitch_steps)
-        n_layers = self.config.n_layers
-        quality = share.randint(1, n_layers + 2, 1)
-        power = torch.tensor([0.0, *_NOISE_POWER[:n_layers], 0.0])[quality].unsqueeze(-1)
-        noisy = latent + power.sqrt() * share.randn(*latent.shape[1:])
-        return self.decode(noisy, pitch_steps, quality.expand_as(pitch_steps))
+    def quantize(self, samples: Tensor, pitch_steps: Tensor, arrived: Tensor | None = None) -> Coded:
+        """Encode with all layers; `arrived` as `PredictiveQuantizer.forward` takes it."""
+        analysis = self.analyse(samples, pitch_steps)
+        with torch.autocast("cpu", enabled=False):
+            spectrum = self.quantizer(analysis.latent, pitch_steps, arrived)
+        sent, _ = self.quantizer.decode_pitch(spectrum.codes[..., 0], self.quantizer.initial_state(len(samples))[1])
+        codes, fine, phase = spectrum.codes, None, None
+        if self.phase is not None:
+            phase = self.analyse_phase(analysis, sent)
+            shape = (*codes.shape[:2], self.config.phase_layers)
+            if self.phase.quantizer.fitted:
+                with torch.autocast("cpu", enabled=False):
+                    fine = self.phase.quantizer(phase, steady(sent), arrived)
+            codes = torch.cat([codes, codes.new_zeros(shape) if fine is None else fine.codes], -1)
+        return Coded(analysis.latent, pitch_steps, sent, phase, codes, spectrum, fine)
 
-    def draw_arrivals(self, codes: Tensor, loss_probability: float, share: Share) -> Tensor:
-        """Codes as a network might deliver them: a random number of layers for every clip, 1 and all of them more often,
-        and in one clip of three bursts of lost frames (Gilbert's two states, three frames long on average)."""
-        batch, frames, n_layers = codes.shape
-        choices = torch.tensor([1, 1, *range(1, n_layers + 1), n_layers, n_layers])
-        layers = choices[share.randint(0, len(choices), 1, 1)]
-        codes = torch.where(torch.arange(n_layers) < layers, codes, -1)
-        lost = torch.zeros(batch, dtype=torch.bool)
+    def unquantized(self, samples: Tensor, pitch_steps: Tensor) -> Received:
+        """What the decoder would get if nothing were quantized."""
+        analysis = self.analyse(samples, pitch_steps)
+        quality = torch.full_like(pitch_steps, self.config.n_layers + 1)
+        return Received(analysis.latent, pitch_steps, quality, self.analyse_phase(analysis, pitch_steps))
+
+    def with_noise(self, samples: Tensor, pitch_steps: Tensor, share: Share) -> Received:
+        """The latent with Gaussian noise, at the level of 1 to all layers, or none, clip by clip."""
+        clean = self.unquantized(samples, pitch_steps)
+        config = self.config
+        quality = share.randint(1, config.n_layers + 2, 1)
+        powers = [_NOISE_POWER[min(layer, config.spectrum_layers) - 1] for layer in range(1, config.n_layers + 1)]
+        power = torch.tensor([0.0, *powers, 0.0])[quality].unsqueeze(-1)
+        latent = clean.latent + power.sqrt() * share.randn(*clean.latent.shape[1:])
+        phase = clean.phase
+        if phase is not None:
+            arrived, coded = quality > config.spectrum_layers, quality <= config.n_layers
+            noise = _PHASE_NOISE_POWER**0.5 * share.randn(*phase.shape[1:])
+            phase = (phase + noise * coded.unsqueeze(-1)) * arrived.unsqueeze(-1)
+        return Received(latent, pitch_steps, quality.expand_as(pitch_steps), phase)
+
+    def draw_losses(self, frames: int, loss_probability: float, share: Share) -> Tensor:
+        """Which frames a network might lose: bursts in one clip of three (Gilbert's two states, three frames long on average),
+        bool `[batch, frames]`."""
         lossy = share.rand() < 1 / 3
+        lost = torch.zeros_like(lossy)
         rows = []
         for draw in share.rand(frames).unbind(1):
             lost = torch.where(lost, draw > 1 / 3, draw < loss_probability / 3) & lossy
             rows.append(lost)
-        return torch.where(torch.stack(rows, 1).unsqueeze(-1), -1, codes)
+        return torch.stack(rows, 1)
 
-    def receive(self, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes with -1 where nothing arrived -> latent, pitch steps, number of layers, as the decoder takes them."""
+    def draw_layers(self, codes: Tensor, share: Share) -> Tensor:
+        """Codes with a random number of layers for every clip, 1 and all of them more often; the others are -1."""
+        n_layers = codes.shape[-1]
+        choices = torch.tensor([1, 1, *range(1, n_layers + 1), n_layers, n_layers])
+        layers = choices[share.randint(0, len(choices), 1, 1)]
+        return torch.where(torch.arange(n_layers) < layers, codes, -1)
+
+    def receive(self, codes: Tensor) -> Received:
+        """Codes with -1 where nothing arrived, as the decoder takes them."""
         hidden, previous = self.quantizer.initial_state(len(codes))
-        latent, quality, _ = self.quantizer.dequantize(codes, hidden)
-        return latent, self.quantizer.decode_pitch(codes[..., 0], previous)[0], quality
+        n_spectrum = self.config.spectrum_layers
+        latent, quality, _ = self.quantizer.dequantize(codes[..., :n_spectrum], hidden)
+        pitch_steps, _ = self.quantizer.decode_pitch(codes[..., 0], previous)
+        if self.phase is None:
+            return Received(latent, pitch_steps, quality)
+        # A layer counts only if all below it arrived.
+        own = torch.where((quality == n_spectrum).unsqueeze(-1), codes[..., n_spectrum:], -1)
+        quality = quality + (own >= 0).cumprod(-1).sum(-1)
+        quantizer = self.phase.quantizer
+        phase, _ = quantizer.dequantize(own, steady(pitch_steps), quantizer.initial_state(len(codes)))
+        return Received(latent, pitch_steps, quality, phase)
+
+    def pass_straight(self, coded: Coded, received: Received) -> Received:
+        """What was received, as a function of what was sent: the encoder gets the decoder's gradient as if nothing had been
+        quantized. A phase without codebooks passes unquantized where its layers arrived."""
+        latent = coded.latent + (received.latent - coded.latent).detach()
+        phase = coded.phase
+        if phase is not None and received.phase is not None:
+            arrived = (received.quality > self.config.spectrum_layers).unsqueeze(-1)
+            straight = phase if coded.fine is None else phase + (received.phase - phase).detach()
+            phase = straight * arrived
+        return Received(latent, received.pitch_steps, received.quality, phase)
+
+    def codebooks(self) -> list[EmaCodebook]:
+        """All codebooks, first layer first."""
+        return self.quantizer.codebooks() + (self.phase.quantizer.codebooks() if self.phase is not None else [])
+
+
+def steady(pitch_steps: Tensor) -> Tensor:
+    """Where a frame is voiced or unvoiced as the frame before, bool `[batch, frames]`; silence comes before the first."""
+    voiced = torch.nn.functional.pad(pitch_steps >= 0, (1, 0))
+    return voiced[:, 1:] == voiced[:, :-1]

@@ -14,7 +14,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from linnet.lab.dsp.excitation import centre_phases, harmonic_frames, noise_frames, phase_increments
+from linnet.lab.dsp.excitation import (
+    centre_phases,
+    harmonic_frames,
+    harmonic_numbers,
+    noise_frames,
+    phase_increments,
+    reference_rotation,
+)
 from linnet.lab.dsp.pitch import PitchScale
 from linnet.lab.dsp.stft import Stft
 from linnet.lab.nn.blocks import Chain, ConvNeXt, ResidualGru, State
@@ -23,7 +30,10 @@ from linnet.lab.share import mean_over_processes
 
 @dataclass(frozen=True)
 class SourceFilterConfig:
-    """Sizes of the networks; `window - hop` samples of overlap and the hop make up the latency. A layer has `bits` a frame."""
+    """Sizes of the networks; `window - hop` samples of overlap and the hop make up the latency. A layer has `bits` a frame.
+
+    The last `phase_layers` of the layers carry the phase of the lowest `phase_bins` bins, the others the spectrum.
+    """
 
     sample_rate: int = 16000
     hop: int = 192
@@ -38,15 +48,44 @@ class SourceFilterConfig:
     head: str = "source-filter"
     n_layers: int = 6
     bits: int = 12
+    phase_layers: int = 0
+    phase_bins: int = 26
+    phase_dim: int = 24
+    phase_channels: int = 128
+    phase_hidden: int = 384
     pitch: PitchScale = field(default_factory=PitchScale)
 
     def __post_init__(self) -> None:
         if self.head not in ("source-filter", "free"):
             raise ValueError(f"head is {self.head!r}; choose 'source-filter' or 'free'")
+        if self.head == "free" and self.phase_layers:
+            raise ValueError("the free head has no source whose phase could be referred to: give it no phase_layers")
+        if not 0 <= self.phase_layers < self.n_layers:
+            raise ValueError(f"{self.phase_layers} of {self.n_layers} layers for the phase leave none for the spectrum")
+
+    @property
+    def phase_hz(self) -> float:
+        """Where the band ends whose phase is coded."""
+        return self.phase_bins * self.sample_rate / Stft(self.window, self.hop).n_fft
+
+    @property
+    def spectrum_layers(self) -> int:
+        """The layers that carry the spectrum, from the first on."""
+        return self.n_layers - self.phase_layers
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What the encoder found: `latent` `[batch, frames, dim]` of unit mean power, and for who codes the phase the complex
+    `spectrum` `[batch, frames, bins]` and the last `hidden` layer `[batch, frames, channels]`."""
+
+    latent: Tensor
+    spectrum: Tensor
+    hidden: Tensor
 
 
 class Encoder(nn.Module):
-    """Log-magnitude spectrum and pitch to a latent of unit mean power: `[batch, frames * hop]` -> `[batch, frames, dim]`."""
+    """Log-magnitude spectrum and pitch to a latent: `[batch, frames * hop]` -> `[batch, frames, dim]`."""
 
     def __init__(self, config: SourceFilterConfig):
         super().__init__()
@@ -64,7 +103,7 @@ class Encoder(nn.Module):
     def initial_state(self, batch: int) -> tuple[State, ...]:
         return self.stft.initial_state(batch), self.blocks.initial_state(batch)
 
-    def forward(self, samples: Tensor, pitch_steps: Tensor, state: tuple) -> tuple[Tensor, tuple]:
+    def forward(self, samples: Tensor, pitch_steps: Tensor, state: tuple) -> tuple[Analysis, tuple]:
         """`pitch_steps` is int64 `[batch, frames]` on the pitch scale, -1 where unvoiced."""
         past, blocks = state
         spectrum, past = self.stft(samples, past)
@@ -72,14 +111,81 @@ class Encoder(nn.Module):
         # The floor is the power of rounding to 16 bits; centred near speech at -26 dBFS.
         features = (torch.log(energy + 1e-7) + 4.0) / 4.0
         x, blocks = self.blocks(self.input(features) + self.pitch(pitch_steps + 1), blocks)
-        latent = self.output(self.norm(x)).float()
-        if self.training:
-            power = mean_over_processes(latent.pow(2))
-            self.power.lerp_(power.detach(), 0.01)
-            latent = latent / power.sqrt()
-        else:
-            latent = latent / self.power.sqrt()
-        return latent, (past, blocks)
+        latent = unit_power(self.output(self.norm(x)).float(), self.power, training=self.training)
+        return Analysis(latent, spectrum, x), (past, blocks)
+
+
+def unit_power(latent: Tensor, power: Tensor, *, training: bool) -> Tensor:
+    """Divide by the root of the mean power: the batch's in training, which `power` averages, and that average otherwise."""
+    if not training:
+        return latent / power.sqrt()
+    present = mean_over_processes(latent.pow(2))
+    power.lerp_(present.detach(), 0.01)
+    return latent / present.sqrt()
+
+
+class PhaseEncoder(nn.Module):
+    """The low band's complex spectrum to a latent of unit mean power, `[batch, frames, phase_dim]`.
+
+    Phases are told from the harmonic source's as the decoder will have it, so that a steady voice has steady phases: the
+    pitch must be the one that was sent.
+    """
+
+    def __init__(self, config: SourceFilterConfig):
+        super().__init__()
+        self.config = config
+        self.reference = PhaseReference(config)
+        self.input = nn.Linear(2 * config.phase_bins + config.encoder_channels, config.phase_channels)
+        self.block = ConvNeXt(config.phase_channels, config.phase_hidden)
+        self.norm = nn.LayerNorm(config.phase_channels)
+        self.output = nn.Linear(config.phase_channels, config.phase_dim)
+        self.register_buffer("power", torch.ones(()))
+        self.power: Tensor
+
+    def initial_state(self, batch: int) -> tuple[State, ...]:
+        return self.reference.initial_state(batch), self.block.initial_state(batch)
+
+    def forward(self, analysis: Analysis, pitch_sent: Tensor, state: tuple) -> tuple[Tensor, tuple]:
+        """`pitch_sent` is int64 `[batch, frames]`, -1 where unvoiced."""
+        source, block = state
+        phases, source = self.reference.phases(pitch_sent, source)
+        low = analysis.spectrum[..., : self.config.phase_bins] * self.reference(phases, pitch_sent).conj()
+        energy = low.real**2 + low.imag**2
+        # Compressed to the square root, relative to the frame's own level: what counts is the angle.
+        mean = energy.mean(-1, keepdim=True)
+        scale = ((energy + 1e-3 * mean + 1e-7) * (mean + 1e-7)) ** -0.25
+        features = torch.cat([low.real * scale, low.imag * scale, analysis.hidden.float()], -1)
+        x, block = self.block(self.input(features), block)
+        return unit_power(self.output(self.norm(x)).float(), self.power, training=self.training), (source, block)
+
+
+class PhaseReference(nn.Module):
+    """The harmonic source's phase: over time, and in each of the lowest bins."""
+
+    def __init__(self, config: SourceFilterConfig):
+        super().__init__()
+        self.window, self.hop = config.window, config.hop
+        self.n_fft = Stft(config.window, config.hop).n_fft
+        frequencies = torch.from_numpy(config.pitch.frequencies())
+        self.register_buffer("increments", phase_increments(frequencies, config.sample_rate), persistent=False)
+        numbers = harmonic_numbers(frequencies, config.phase_bins, config.sample_rate / self.n_fft)
+        self.register_buffer("numbers", numbers, persistent=False)
+        self.increments: Tensor
+        self.numbers: Tensor
+
+    def initial_state(self, batch: int) -> tuple[Tensor, Tensor]:
+        zeros = self.increments.new_zeros(batch, 1)
+        return zeros, zeros.clone()
+
+    def phases(self, pitch_steps: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """At the middle of every window, int64 `[batch, frames]`, and the new state."""
+        increments = self.increments[pitch_steps.clamp(min=0)]
+        centres, phase, previous = centre_phases(increments, pitch_steps >= 0, self.hop, *state)
+        return centres, (phase, previous)
+
+    def forward(self, phases: Tensor, pitch_steps: Tensor) -> Tensor:
+        """The phase of each low bin, as factors complex `[batch, frames, phase_bins]`."""
+        return reference_rotation(phases, pitch_steps, self.numbers, self.window, self.n_fft)
 
 
 class Decoder(nn.Module):
@@ -98,49 +204,66 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.stft = Stft(config.window, config.hop)
         n_bins = self.stft.n_bins
-        self.head = nn.Linear(channels, 3 * n_bins if config.head == "source-filter" else 2 * n_bins)
-        increments = phase_increments(torch.from_numpy(config.pitch.frequencies()), config.sample_rate)
-        self.register_buffer("increments", increments, persistent=False)
-        self.increments: Tensor
+        # Of the harmonic source the phase is turned in the lower half of the spectrum only: above, it made no difference.
+        self.n_turned = self.stft.n_fft // 4
+        self.head = nn.Linear(channels, 2 * n_bins + (self.n_turned if config.head == "source-filter" else 0))
+        self.reference = PhaseReference(config)
+        if config.phase_layers:
+            self.phase_input = nn.Linear(config.phase_dim, channels)
+            # The phase's latent says little but angles, which need no depth: what the network adds is level and context.
+            self.phase_skip = nn.Linear(config.phase_dim, 2 * config.phase_bins, bias=False)
+            self.phase_head = nn.Linear(channels, 2 * config.phase_bins)
+            # At first the decoder sounds as it would without.
+            for parameter in (*self.phase_skip.parameters(), *self.phase_head.parameters()):
+                nn.init.zeros_(parameter)
 
     def initial_state(self, batch: int) -> tuple[State, ...]:
-        integer = self.increments.new_zeros(batch, 1)
-        sources = (integer, integer.clone(), integer.clone())
-        return self.blocks.initial_state(batch), sources, self.stft.initial_tails(batch)
+        phase, previous = self.reference.initial_state(batch)
+        counter = torch.zeros_like(phase)
+        return self.blocks.initial_state(batch), (phase, previous, counter), self.stft.initial_tails(batch)
 
-    def forward(self, latent: Tensor, pitch_steps: Tensor, quality: Tensor, state: tuple) -> tuple[Tensor, tuple]:
-        """Latent `[batch, frames, dim]`, pitch and quality int64 `[batch, frames]` -> samples `[batch, frames * hop]`."""
+    def forward(
+        self, latent: Tensor, pitch_steps: Tensor, quality: Tensor, phase_latent: Tensor | None, state: tuple
+    ) -> tuple[Tensor, tuple]:
+        """Latent `[batch, frames, dim]`, pitch and quality int64 `[batch, frames]`, the phase's latent `[batch, frames,
+        phase_dim]` (zero where it did not arrive; None in a system without) -> samples `[batch, frames * hop]`."""
         blocks, sources, tails = state
         x = self.input(latent) + self.pitch(pitch_steps + 1) + self.quality(quality)
+        if phase_latent is not None:
+            x = x + self.phase_input(phase_latent)
         x, blocks = self.blocks(x, blocks)
-        controls = self.head(self.norm(x)).float()
+        hidden = self.norm(x)
+        controls = self.head(hidden).float()
         if self.config.head == "free":
             log_magnitude, phase = controls.chunk(2, -1)
             spectrum = torch.polar(_gain(log_magnitude), phase)
         else:
-            harmonic, noise, sources = self.excitation(pitch_steps, sources)
-            log_harmonic, phase, log_noise = controls.chunk(3, -1)
-            real, imaginary = torch.cos(phase), torch.sin(phase)
+            harmonic, noise, reference, sources = self.excitation(pitch_steps, sources)
+            n_bins = self.stft.n_bins
+            log_harmonic, phase, log_noise = controls.split([n_bins, self.n_turned, n_bins], -1)
+            phase = torch.nn.functional.pad(phase, (0, n_bins - self.n_turned))
             gain, noise_gain = _gain(log_harmonic), _gain(log_noise)
-            # Written out, because the exporter fixes the length of a product of real and complex tensors.
-            spectrum = torch.complex(
-                gain * (real * harmonic.real - imaginary * harmonic.imag) + noise_gain * noise.real,
-                gain * (real * harmonic.imag + imaginary * harmonic.real) + noise_gain * noise.imag,
-            )
+            spectrum = torch.polar(gain, phase) * harmonic + noise_gain * noise
+            if phase_latent is not None:
+                real, imaginary = (self.phase_head(hidden) + self.phase_skip(phase_latent)).float().chunk(2, -1)
+                # In the noise's units, so that the head's numbers are near one.
+                low = gain[..., : self.config.phase_bins] * 16.0 * torch.complex(real, imaginary) * reference
+                spectrum = spectrum + torch.nn.functional.pad(low, (0, n_bins - self.config.phase_bins))
         samples, tails = self.stft.inverse(spectrum, tails)
         return samples, (blocks, sources, tails)
 
-    def excitation(self, pitch_steps: Tensor, sources: tuple) -> tuple[Tensor, Tensor, tuple]:
-        """Spectra of the two sources, complex `[batch, frames, bins]`."""
+    def excitation(self, pitch_steps: Tensor, sources: tuple) -> tuple[Tensor, Tensor, Tensor, tuple]:
+        """Spectra of the two sources, complex `[batch, frames, bins]`, and the harmonic one's phase in the low bins."""
         phase, previous, counter = sources
         voiced = pitch_steps >= 0
-        increments = self.increments[pitch_steps.clamp(min=0)]
+        increments = self.reference.increments[pitch_steps.clamp(min=0)]
         window, hop = self.config.window, self.config.hop
-        centres, phase, previous = centre_phases(increments, voiced, hop, phase, previous)
+        centres, source = self.reference.phases(pitch_steps, (phase, previous))
         harmonic = harmonic_frames(centres, increments, voiced, window)
         noise = noise_frames(counter, pitch_steps.shape[1], window, hop)
         counter = counter + pitch_steps.shape[1]
-        return self.stft.spectrum(harmonic), self.stft.spectrum(noise), (phase, previous, counter)
+        reference = self.reference(centres, pitch_steps)
+        return self.stft.spectrum(harmonic), self.stft.spectrum(noise), reference, (*source, counter)
 
 
 def _gain(log_magnitude: Tensor) -> Tensor:

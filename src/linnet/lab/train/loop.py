@@ -22,10 +22,13 @@ from torch import Tensor
 from linnet.lab.data.corpus import Packed
 from linnet.lab.data.crops import CropSampler
 from linnet.lab.losses.adversarial import Discriminators
+from linnet.lab.losses.intelligibility import IntelligibilityLoss
 from linnet.lab.losses.loudness import LoudnessLoss
-from linnet.lab.losses.reconstruction import MultiScaleMelLoss
+from linnet.lab.losses.reconstruction import BalanceLoss, MultiScaleMelLoss, WaveformDistance
+from linnet.lab.quant.phase import PhaseQuantizer
+from linnet.lab.quant.predictive import PredictiveQuantizer
 from linnet.lab.share import Share, gather_batch
-from linnet.lab.systems.codec import Codec
+from linnet.lab.systems.codec import Codec, Coded, Received, steady
 from linnet.lab.train.checkpoint import (
     Checkpoint,
     Progress,
@@ -34,7 +37,7 @@ from linnet.lab.train.checkpoint import (
     restore_optimiser,
     save_checkpoint,
 )
-from linnet.lab.train.recipe import Recipe, Stage
+from linnet.lab.train.recipe import RECONSTRUCTION, Recipe, Stage
 
 _REVIVE_EVERY = 50
 _FIT_FRAMES, _FIT_BATCHES = 40_000, 24
@@ -59,7 +62,13 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.codec = Codec(recipe.system)
         rate = recipe.system.sample_rate
-        self.reconstruction = {"mel": MultiScaleMelLoss(rate), "loudness": LoudnessLoss(rate)}
+        self.reconstruction = {
+            "mel": MultiScaleMelLoss(rate),
+            "loudness": LoudnessLoss(rate),
+            "intelligibility": IntelligibilityLoss(rate),
+            "balance": BalanceLoss(rate),
+        }
+        self.waveform = WaveformDistance(rate, recipe.system.phase_hz)
         self.progress = Progress()
         self.average = {name: tensor.detach().clone() for name, tensor in self.codec.state_dict().items()}
         self.discriminators = Discriminators(recipe.discriminators, rate)
@@ -142,7 +151,7 @@ class Trainer:
             self.rival_names = list(rivals)
             self.rival_optimiser = torch.optim.AdamW(rivals.values(), stage.discriminator_learning_rate, (0.5, 0.9))
             restore_optimiser(self.rival_optimiser, self.rival_names, self._rival_tensors)
-        if "latent" in stage.losses and not self.codec.quantizer.fitted:
+        if "latent" in stage.losses:
             self._fit_codebooks(sampler, stage)
         while self.progress.step < stage.steps:
             began = time.monotonic()
@@ -180,16 +189,16 @@ class Trainer:
         share = Share(generator, stage.batch, self.rank, self.world)
         alone = stage.adversarial and self.progress.step < stage.discriminator_warmup_steps
         with torch.set_grad_enabled(not alone):
-            losses, latents, output = self._losses(stage, samples, pitch_steps, share)
+            losses, coded, received = self._losses(stage, samples, pitch_steps, share)
+            output = None if received is None else self._decode(received)
         rival_metrics: dict[str, float] = {}
-        if output is not None:
-            delay = self.codec.delay
-            output, target = output.float()[:, delay:], wanted[:, : wanted.shape[1] - delay]
+        if received is not None and output is not None:
+            target = wanted[:, : output.shape[1]]
             if stage.adversarial:
                 rival_metrics = self._train_discriminators(stage, output, target)
                 if alone:
                     return rival_metrics
-            losses |= self._reconstruction_losses(stage, output, target)
+            losses |= self._reconstruction_losses(stage, output, target, received.quality)
         total = torch.stack([stage.losses[name] * value for name, value in losses.items() if name in stage.losses]).sum()
         # Shares may differ by a clip; every clip counts alike.
         total = total * (len(samples) * self.world / stage.batch)
@@ -198,8 +207,8 @@ class Trainer:
         self._sum_over_processes([p.grad for p in parameters if p.grad is not None], mean=True)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.gradient_clip)
         self.optimiser.step()
-        if "quantizer" in stage.trains:
-            self._update_codebooks(latents, share)
+        if coded is not None:
+            self._update_codebooks(stage, coded, share)
         with torch.no_grad():
             for name, tensor in self.codec.state_dict().items():
                 if tensor.is_floating_point() and name.split(".")[0] in stage.trains:
@@ -228,34 +237,36 @@ class Trainer:
 
     def _losses(
         self, stage: Stage, samples: Tensor, pitch_steps: Tensor, share: Share
-    ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None, Tensor | None]:
-        """The stage's losses on codes and pitch by name, latent and pitch where the quantizer learns, and what was decoded."""
-        codec, losses, seen, output = self.codec, {}, None, None
-        decodes = stage.adversarial or any(name in stage.losses for name in self.reconstruction)
+    ) -> tuple[dict[str, Tensor], Coded | None, Received | None]:
+        """The stage's losses on codes and pitch by name, what was quantized, and what is to be decoded."""
+        codec, losses, coded, received = self.codec, {}, None, None
+        decodes = stage.adversarial or any(name in stage.losses for name in RECONSTRUCTION)
         with self._autocast():
             if "pitch" in stage.losses:
                 logits, _ = codec.tracker(samples, codec.tracker.initial_state(len(samples)))
                 losses["pitch"] = torch.nn.functional.cross_entropy(logits.flatten(0, 1), pitch_steps.flatten() + 1)
             if stage.bottleneck == "noise":
-                output = codec.through_noise(samples, pitch_steps, share)
+                received = codec.with_noise(samples, pitch_steps, share)
             elif stage.bottleneck == "quantized":
-                latent = codec.encode(samples, pitch_steps)
-                with torch.autocast("cpu", enabled=False):
-                    quantized = codec.quantizer(latent.float(), pitch_steps)
-                    seen = (latent.detach().float(), pitch_steps)
-                    losses |= {"latent": quantized.loss, "commitment": quantized.commitment}
-                    losses |= {f"error_{number}": error.detach() for number, error in enumerate(quantized.error)}
-                    if decodes:
-                        codes = codec.draw_arrivals(quantized.codes, stage.frame_loss, share)
-                        received, pitch_sent, quality = codec.receive(codes)
-                        # The encoder, where it learns, gets the decoder's gradient straight through the quantizer.
-                        passed = latent.float() + (received - latent.float()).detach()
+                arrived = ~codec.draw_losses(pitch_steps.shape[1], stage.frame_loss, share)
+                coded = codec.quantize(samples, pitch_steps, arrived)
+                losses |= _quantizer_losses(coded)
                 if decodes:
-                    output = codec.decode(passed, pitch_sent, quality)
-        return losses, seen, output
+                    codes = torch.where(arrived.unsqueeze(-1), codec.draw_layers(coded.codes, share), -1)
+                    received = codec.pass_straight(coded, codec.receive(codes))
+        return losses, coded, received
 
-    def _reconstruction_losses(self, stage: Stage, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def _decode(self, received: Received) -> Tensor:
+        """Samples without the delay."""
+        with self._autocast():
+            return self.codec.decode(received).float()[:, self.codec.delay :]
+
+    def _reconstruction_losses(self, stage: Stage, output: Tensor, target: Tensor, quality: Tensor) -> dict[str, Tensor]:
         losses = {name: loss(output, target) for name, loss in self.reconstruction.items() if name in stage.losses}
+        if "waveform" in stage.losses:
+            # Where the phase's layers arrived, and so much as they did.
+            share = (quality > self.recipe.system.spectrum_layers).float().mean(1)
+            losses["waveform"] = (share * self.waveform(output, target)).mean()
         if stage.adversarial:
             with self._autocast():
                 losses |= self.discriminators.judge(output, target)
@@ -263,22 +274,38 @@ class Trainer:
 
     @torch.no_grad()
     def _fit_codebooks(self, sampler: CropSampler, stage: Stage) -> None:
+        """Start codebooks that have not been fitted yet."""
+        codec = self.codec
+        phase = codec.phase if "phase" in stage.trains else None
+        if codec.quantizer.fitted and (phase is None or phase.quantizer.fitted):
+            return
         # Whole batches on every process: the fit is then the same everywhere without talking.
         batches = min(-(-_FIT_FRAMES // (stage.batch * stage.crops.frames)), _FIT_BATCHES)
         drawn = [self._draw(sampler, stage, 1 << 40 | number) for number in range(batches)]
-        latent = torch.cat([self.codec.encode(samples, pitch) for samples, _, pitch in drawn])
-        pitch = torch.cat([pitch for _, _, pitch in drawn])
-        self.codec.quantizer.fit(latent, pitch, torch.Generator().manual_seed(self.recipe.seed))
+        if not codec.quantizer.fitted:
+            latent = torch.cat([codec.analyse(samples, pitch).latent for samples, _, pitch in drawn])
+            pitch = torch.cat([pitch for _, _, pitch in drawn])
+            codec.quantizer.fit(latent, pitch, torch.Generator().manual_seed(self.recipe.seed))
+        if phase is not None and not phase.quantizer.fitted:
+            latents = [codec.quantize(samples, pitch).phase for samples, _, pitch in drawn]
+            known = torch.cat([latent for latent in latents if latent is not None])
+            phase.quantizer.fit(known, torch.Generator().manual_seed(self.recipe.seed))
 
     @torch.no_grad()
-    def _update_codebooks(self, seen: tuple[Tensor, Tensor] | None, share: Share) -> None:
-        books = self.codec.quantizer.codebooks()
+    def _update_codebooks(self, stage: Stage, coded: Coded, share: Share) -> None:
+        codec = self.codec
+        learning: list[tuple[PredictiveQuantizer | PhaseQuantizer, Tensor, Tensor]] = []
+        if "quantizer" in stage.trains:
+            learning.append((codec.quantizer, coded.latent, coded.pitch_steps))
+        if "phase" in stage.trains and codec.phase is not None and coded.phase is not None and coded.fine is not None:
+            learning.append((codec.phase.quantizer, coded.phase, steady(coded.pitch_sent)))
+        books = [book for quantizer, *_ in learning for book in quantizer.codebooks()]
         self._sum_over_processes([t for book in books for t in (book.batch_sums, book.batch_usage)], mean=False)
         for book in books:
             book.update()
-        if seen is not None and self.progress.step % _REVIVE_EVERY == 0:
-            latent, pitch = (gather_batch(part, share) for part in seen)
-            self.codec.quantizer.revive(latent, pitch, share.generator)
+        if self.progress.step % _REVIVE_EVERY == 0:
+            for quantizer, latent, side in learning:
+                quantizer.revive(gather_batch(latent.detach(), share), gather_batch(side, share), share.generator)
 
     def _sum_over_processes(self, tensors: list[Tensor], *, mean: bool) -> None:
         if self.world == 1 or not tensors:
@@ -297,6 +324,17 @@ class Trainer:
         vote = torch.tensor(float(decision))
         dist.broadcast(vote, 0)
         return bool(vote)
+
+
+def _quantizer_losses(coded: Coded) -> dict[str, Tensor]:
+    parts = [coded.spectrum] if coded.fine is None else [coded.spectrum, coded.fine]
+    losses = {
+        "latent": torch.stack([part.loss for part in parts]).sum(),
+        "commitment": torch.stack([part.commitment for part in parts]).sum(),
+    }
+    for name, part in zip(("error", "phase_error"), parts, strict=False):
+        losses |= {f"{name}_{number}": error.detach() for number, error in enumerate(part.error)}
+    return losses
 
 
 def _learning_rate(stage: Stage, step: int) -> float:

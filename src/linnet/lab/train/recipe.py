@@ -17,9 +17,10 @@ from linnet.lab.systems.source_filter import SourceFilterConfig
 
 T = TypeVar("T")
 
-PARTS = ("encoder", "quantizer", "decoder", "tracker")
+PARTS = ("encoder", "quantizer", "phase", "decoder", "tracker")
 BOTTLENECKS = ("noise", "quantized", "none")
-LOSSES = ("mel", "loudness", "adversarial", "feature_matching", "latent", "commitment", "pitch")
+RECONSTRUCTION = ("mel", "loudness", "intelligibility", "balance", "waveform")
+LOSSES = (*RECONSTRUCTION, "adversarial", "feature_matching", "latent", "commitment", "pitch")
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ class Stage:
 
     `trains` names parts, the others stay frozen. `bottleneck` is "noise" (Gaussian, at a random level), "quantized" (a
     random number of layers, with bursts of lost frames at `frame_loss` in a third of the clips) or "none". `losses` are
-    weights by name: mel and loudness (reconstruction), adversarial and feature_matching (with the recipe's discriminators,
-    which learn at `discriminator_learning_rate`, alone for the first `discriminator_warmup_steps`), latent (what the
-    quantizer learns from) and commitment (what the encoder does), both errors in units of the latent's power, and pitch
-    (the tracker's cross-entropy). `pitch` is "tracked", by the tracker as it stands, which is what the codec will meet, or
-    "labelled", by the corpus's labels. `batch` counts the clips of all processes together.
+    weights by name: mel, loudness, intelligibility, balance (reconstruction) and waveform (where the phase's layers arrive),
+    adversarial and feature_matching (with the recipe's discriminators, which learn at `discriminator_learning_rate`, alone
+    for the first `discriminator_warmup_steps`), latent (what the quantizers learn from) and commitment (what the encoders
+    do), both errors in units of the latents' power, and pitch (the tracker's cross-entropy). Codebooks without entries are
+    fitted at the start of the first stage that minimises latent; until then a phase passes unquantized. `pitch` is
+    "tracked", by the tracker as it stands, which is what the codec will meet, or "labelled", by the corpus's labels. `batch`
+    counts the clips of all processes together.
     """
 
     name: str

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from linnet.evaluate.metrics import estoi, pesq_wb
 from linnet.lab.data.corpus import Packed
-from linnet.lab.systems.codec import Codec
+from linnet.lab.systems.codec import Codec, Received
 
 
 @dataclass(frozen=True)
@@ -41,20 +40,18 @@ def listen(codec: Codec, speech: Packed, clip: int, layers: tuple[int, ...]) -> 
     labelled = torch.from_numpy(codec.config.pitch.quantize(labels)).unsqueeze(0)
     tracked = codec.track(samples)
 
-    def heard(latent: Tensor, pitch: Tensor, quality: Tensor) -> np.ndarray:
-        return codec.decode(latent, pitch, quality)[0, codec.delay :][: len(reference)].numpy()
+    def heard(received: Received) -> np.ndarray:
+        return codec.decode(received)[0, codec.delay :][: len(reference)].numpy()
 
-    top = codec.config.n_layers
-    free = torch.full_like(labelled, top + 1)
     outputs = {
-        "unquantized, labelled pitch": heard(codec.encode(samples, labelled), labelled, free),
-        "unquantized": heard(codec.encode(samples, tracked), tracked, free),
+        "unquantized, labelled pitch": heard(codec.unquantized(samples, labelled)),
+        "unquantized": heard(codec.unquantized(samples, tracked)),
     }
     if codec.quantizer.fitted:
-        codes = codec.quantizer(codec.encode(samples, tracked), tracked).codes
+        codes = codec.quantize(samples, tracked).codes
         for n_layers in layers:
-            received = codec.receive(torch.where(torch.arange(top) < n_layers, codes, -1))
-            outputs[f"{n_layers} layers"] = heard(*received)
+            received = codec.receive(torch.where(torch.arange(codec.config.n_layers) < n_layers, codes, -1))
+            outputs[f"{n_layers} layers"] = heard(received)
     return Heard(reference, outputs)
 
 
