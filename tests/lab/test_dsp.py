@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from linnet.lab.dsp.excitation import centre_phases, harmonic_frames, noise_frames, phase_increments
+from linnet.lab.dsp.excitation import (
+    centre_phases,
+    harmonic_frames,
+    harmonic_numbers,
+    noise_frames,
+    phase_increments,
+    reference_rotation,
+)
 from linnet.lab.dsp.pitch import PitchLabels, PitchScale, label_pitch
 from linnet.lab.dsp.stft import Stft, mel_filterbank
 
@@ -46,6 +53,29 @@ def test_phase_advances_by_the_pitch_between_frames():
     phases, _, _ = centre_phases(increments, voiced, HOP, zero, zero)
     steps = torch.diff(phases[0]) % 2**32
     np.testing.assert_allclose(steps.numpy() / 2**32, 100.0 * HOP / RATE % 1, atol=1e-6)
+
+
+def test_a_steady_voice_has_steady_phases():
+    stft, steps = Stft(WINDOW, HOP), torch.full((1, 30), 2)
+    frequencies = torch.tensor([80.0, 110.0, 150.0])
+    increments = phase_increments(frequencies, RATE)[steps]
+    zero = torch.zeros(1, 1, dtype=torch.long)
+    phases, _, _ = centre_phases(increments, steps >= 0, HOP, zero, zero)
+    numbers = harmonic_numbers(frequencies, 26, RATE / stft.n_fft)
+    rotation = reference_rotation(phases, steps, numbers, WINDOW, stft.n_fft)
+    # Three harmonics of 150 Hz with phases of their own, the first window's middle at time 0.
+    time = (torch.arange(30 * HOP + WINDOW) - WINDOW // 2).double() / RATE
+    turns = torch.tensor([0.3, -1.0, 2.0])
+    voice = sum(torch.cos(2 * torch.pi * 150 * (k + 1) * time + turns[k]) for k in range(3)).float()
+    spectrum = stft.spectrum(voice.unfold(0, WINDOW, HOP)[:30]).unsqueeze(0)[..., :26]
+    told = spectrum * rotation.conj()
+    told = told * told[:, :1].conj()
+    peaks = [5, 10, 14]
+    assert told[..., peaks].angle().abs().max() < 0.05
+    own = (spectrum * rotation.conj())[0, 0, peaks].angle()
+    first = 2 * torch.pi * phases[0, 0].double() / 2**32
+    expected = turns.double() - first * torch.arange(1, 4)
+    assert torch.cos(own.double() - expected).min() > 0.98
 
 
 def test_noise_is_white_has_unit_power_and_agrees_where_frames_overlap():

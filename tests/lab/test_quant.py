@@ -5,6 +5,7 @@ import torch
 from linnet.lab.dsp.pitch import PitchScale
 from linnet.lab.quant.base_index import ONSET, UNVOICED, VOICED, BaseIndex
 from linnet.lab.quant.codebook import EmaCodebook
+from linnet.lab.quant.phase import PhaseQuantizer
 from linnet.lab.quant.predictive import PredictiveQuantizer
 from linnet.lab.quant.residual import ResidualQuantizer
 
@@ -134,6 +135,50 @@ def test_a_missing_lower_layer_silences_those_above(fitted):
     codes[..., 1] = -1
     _, count, _ = quantizer.dequantize(codes, quantizer.initial_state(2)[0])
     assert (count == 1).all()
+
+
+@pytest.fixture(scope="module")
+def turning():
+    """A latent that turns by a fixed angle in every frame, as the phase of a steady voice does, from frame 20 the other way."""
+    torch.manual_seed(0)
+    angle = torch.where(torch.arange(40) < 20, 0.4, -0.4).cumsum(0) + 6 * torch.rand(64, 1)
+    latent = 2**0.5 * torch.stack([angle.cos(), angle.sin()], -1)
+    quantizer = PhaseQuantizer(2, 2, size=16, memory=16)
+    quantizer.fit(latent, torch.Generator().manual_seed(0))
+    return quantizer, latent
+
+
+def test_what_turns_steadily_is_foretold(turning):
+    quantizer, latent = turning
+    steady = torch.ones(64, 40, dtype=torch.bool)
+    arrived = torch.rand(64, 40) > 0.2
+    optimiser = torch.optim.Adam(quantizer.parameters(), 1e-2)
+    quantizer.train()
+    first = quantizer(latent, steady).error
+    for _ in range(150):
+        quantized = quantizer(latent, steady, arrived)
+        optimiser.zero_grad()
+        quantized.loss.backward()
+        optimiser.step()
+        for book in quantizer.codebooks():
+            book.update()
+    assert first[0].item() == pytest.approx(1, abs=0.01)
+    assert quantized.error[0] < 0.3
+    assert (quantized.error.diff() < 0).all()
+
+
+def test_a_phase_that_did_not_arrive_is_zero_and_a_change_of_voicing_forgets(turning):
+    quantizer, latent = turning
+    quantizer.eval()
+    torch.nn.init.normal_(quantizer.predict.weight)
+    steady = torch.arange(40).expand(64, 40) % 5 != 0
+    codes = quantizer(latent, steady).codes
+    lost = torch.where(torch.rand(64, 40, 1) < 0.3, -1, codes)
+    decoded, _ = quantizer.dequantize(lost, steady, quantizer.initial_state(64))
+    assert (decoded[lost[..., 0] < 0] == 0).all()
+    _, told, _ = quantizer.remember(codes[..., 0], steady, quantizer.initial_state(64))
+    assert (told[~steady] == 0).all()
+    assert (told[:, 1:][steady[:, 1:]] != 0).all()
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
