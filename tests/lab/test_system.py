@@ -16,12 +16,13 @@ from linnet.lab.systems.source_filter import SourceFilterConfig
 HOP, FRAMES = 192, 24
 
 
-def small(head="source-filter", phase_layers=0):
+def small(head="source-filter", phase_layers=0, **more):
     torch.manual_seed(0)
     codec = Codec(
         SourceFilterConfig(
             latent_dim=12, encoder_channels=16, encoder_hidden=24, encoder_blocks=2, decoder_channels=16,
             decoder_hidden=24, decoder_blocks=2, head=head, phase_layers=phase_layers, phase_channels=16, phase_hidden=24,
+            **more,
         )
     ).eval()  # fmt: skip
     torch.nn.init.normal_(codec.quantizer.predict.weight, std=0.2)
@@ -58,9 +59,13 @@ class Session:
         return output
 
 
-@pytest.fixture(scope="module", params=[("source-filter", 0), ("source-filter", 2), ("free", 0)], ids=str)
+@pytest.fixture(scope="module", params=["source-filter", "free", "phase", "lookahead"])
 def codec(request):
-    return small(*request.param)
+    if request.param == "phase":
+        return small(phase_layers=2)
+    if request.param == "lookahead":
+        return small(phase_layers=2, lookahead=1, encoder_recurrent=True)
+    return small(request.param)
 
 
 @pytest.fixture(scope="module")

@@ -187,27 +187,65 @@ encoder_blocks = 1
 decoder_channels = 16
 decoder_hidden = 16
 decoder_blocks = 2
+phase_layers = 2
+phase_channels = 16
+phase_hidden = 16
 [[stages]]
-name = "all"
-steps = 25
-trains = ["encoder", "quantizer", "decoder"]
+name = "phase"
+steps = 2
+trains = ["phase", "decoder"]
 bottleneck = "quantized"
-losses = { mel = 15.0, loudness = 1.0, latent = 1.0, commitment = 1.0, adversarial = 1.0, feature_matching = 1.0 }
+losses = { mel = 15.0, waveform = 10.0 }
 batch = 1
 crops = { frames = 12 }
+[[stages]]
+name = "all"
+steps = 23
+trains = ["encoder", "quantizer", "phase", "decoder"]
+bottleneck = "quantized"
+batch = 1
+crops = { frames = 36 }
+[stages.losses]
+mel = 15.0
+loudness = 1.0
+intelligibility = 1.0
+balance = 1.0
+waveform = 1.0
+latent = 1.0
+commitment = 1.0
+adversarial = 1.0
+feature_matching = 1.0
 """)
     options = [str(plan), "--corpus", str(corpus), "--folder", str(tmp_path / "run"), "--cache", str(tmp_path), "--jobs", "1"]
     started = CliRunner().invoke(train, options)
     assert started.exit_code == 0, started.output
-    assert "all 25/25" in started.output
+    assert "all 23/23" in started.output
     assert (tmp_path / "run" / "spectrogram-0.png").stat().st_size > 1000
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert {"mel", "loudness", "commitment", "adversarial", "discriminator", "score_real"} <= metrics[0].keys()
-    assert {"pesq/unquantized", "estoi/6 layers", "perplexity/layer 1"} <= metrics[-1].keys()
+    trained = next(line for line in metrics if line["stage"] == "all")
+    expected = {"mel", "loudness", "intelligibility", "balance", "waveform", "commitment", "adversarial", "discriminator"}
+    assert expected | {"score_real", "phase_error_2", "error_4"} <= trained.keys()
+    assert {"pesq/unquantized", "estoi/6 layers", "perplexity/layer 1", "perplexity/layer 6"} <= metrics[-1].keys()
     again = CliRunner().invoke(train, options)
     assert again.exit_code == 2
     assert "--resume" in again.output
     assert CliRunner().invoke(train, [*options, "--resume"]).exit_code == 0
+
+
+def test_a_student_comes_nearer_to_its_teacher(packed, tmp_path):
+    list(Trainer(recipe(batch=1), Data(packed, None), tmp_path).run(0.0))
+    student = Stage("student", 40, ("encoder",), {"alignment": 1.0}, "none", batch=4, crops=CROPS, warmup_steps=5)
+    system = dataclasses.replace(SMALL, lookahead=1, encoder_recurrent=True)
+    plan = Recipe(
+        "s", (student,), system, teacher=str(tmp_path / "last.safetensors"), inherits=("decoder", "quantizer"), bfloat16=False
+    )
+    trainer = Trainer(plan, Data(packed, None), tmp_path)
+    assert trainer.teacher is not None
+    torch.testing.assert_close(trainer.codec.decoder.state_dict(), trainer.teacher.decoder.state_dict())
+    losses = [step["alignment"] for step in trainer.run(1.0)]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    with pytest.raises(ValueError, match="names none"):
+        Recipe("s", (student,), system)
 
 
 def _train_in_two(rank, plan, folder, packed):

@@ -38,16 +38,19 @@ class Batch:
 
 
 class CropSampler:
-    """Draws batches; the same seed, step and place in the batch always give the same crop."""
+    """Draws batches; the same seed, step and place in the batch always give the same crop.
+
+    Pitch labels stand `offset` samples after the start of a frame, and come `lookahead` frames late.
+    """
 
     def __init__(
         self, speech: Packed, noise: Packed | None, config: CropConfig, hop: int, offset: int, seed: int,
-        rooms: Packed | None = None,
+        rooms: Packed | None = None, lookahead: int = 0,
     ):  # fmt: skip
         self.speech, self.noise, self.config = speech, noise, config
         self.degrader = Degrader(config.degrade, speech, noise, rooms) if config.degrade.active else None
         self.lead = round(Degrader.lead_s * speech.sample_rate / hop) * hop if self.degrader else 0
-        self.hop, self.offset, self.seed = hop, offset, seed
+        self.hop, self.offset, self.seed, self.lookahead = hop, offset, seed, lookahead
         lengths = np.diff(speech.offsets).astype(np.float64)
         self.cumulative = np.cumsum(lengths / lengths.sum())
 
@@ -68,7 +71,8 @@ class CropSampler:
             piece = soxr.resample(piece, speed, 1.0, quality="MQ")
         samples = np.pad(piece[:length], (0, max(length - len(piece), 0)))
         # Label t stands at sample t * hop + offset of its own recording: look up where that was before the change of speed.
-        places = (self.lead + np.arange(config.frames) * self.hop + self.offset) * speed + start
+        frames = np.arange(config.frames) - self.lookahead
+        places = (self.lead + frames * self.hop + self.offset) * speed + start
         rows = np.round((places - self.offset) / self.hop).astype(int)
         inside = (rows >= 0) & (rows < len(labels))
         pitch = np.where(inside, labels[np.clip(rows, 0, len(labels) - 1)], 0) * speed

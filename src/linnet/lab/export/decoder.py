@@ -13,9 +13,8 @@ from torch import Tensor
 from linnet.lab.dsp.excitation import NOISE_FRAMES, NOISE_MULTIPLIERS, NOISE_PRIME
 from linnet.lab.export.builder import Builder
 from linnet.lab.export.fourier import Fourier
-from linnet.lab.export.layers import conv_next, gru, gru_cell, layer_norm, linear, recurrence
+from linnet.lab.export.layers import backbone, gru, gru_cell, layer_norm, linear
 from linnet.lab.export.quantizer import Codebook, Memory, PitchDecoder, reference, steady
-from linnet.lab.nn.blocks import ResidualGru
 from linnet.lab.systems.codec import Codec
 
 _END = np.iinfo(np.int64).max
@@ -137,16 +136,7 @@ def network(g: Builder, codec: Codec, fourier: Fourier, received: Received) -> s
     if received.phase is not None:
         x = g.Add(x, linear(g, received.phase, decoder.phase_input.weight, decoder.phase_input.bias, exact=True))
     x = g.Reshape(x, np.array([1, -1, config.decoder_channels]))
-    blocks: Any = decoder.blocks.blocks
-    for number, block in enumerate(blocks):
-        if isinstance(block, ResidualGru):
-            before = g.state(f"block_{number}", np.float32, [1, block.gru.hidden_size])
-            y, after = recurrence(g, layer_norm(g, x, block.norm), block.gru, before)
-            x = g.Add(x, y)
-        else:
-            before = g.state(f"block_{number}", np.float32, [1, config.decoder_channels, block.depthwise.history])
-            x, after = conv_next(g, x, block, before)
-        g.keep(before, after)
+    x = backbone(g, x, decoder.blocks)
     hidden = layer_norm(g, x, decoder.norm)
     if config.head == "free":
         return free_spectrum(g, fourier, codec, hidden)

@@ -15,7 +15,7 @@ from torch import Tensor
 from linnet.lab.dsp.stft import Stft
 from linnet.lab.export.builder import Builder
 from linnet.lab.export.fourier import Fourier
-from linnet.lab.export.layers import conv_next, gru, gru_cell, layer_norm, linear
+from linnet.lab.export.layers import backbone, conv_next, gru, gru_cell, layer_norm, linear
 from linnet.lab.export.quantizer import Codebook, Memory, PitchCoder, reference, steady
 from linnet.lab.systems.codec import Codec
 from linnet.lab.systems.tracker import PitchTracker
@@ -121,11 +121,7 @@ def network(g: Builder, codec: Codec, power: str, wanted: str) -> tuple[str, str
     weight = spread(encoder.input.weight / _SPREAD, Fourier(encoder.stft.n_fft))
     x = linear(g, g.Log(energy), weight, encoder.input.bias)
     x = g.Add(x, g.Gather(g.floats(encoder.pitch.weight), wanted))
-    blocks: Any = encoder.blocks.blocks
-    for number, block in enumerate(blocks):
-        before = g.state(f"block_{number}", np.float32, [1, codec.config.encoder_channels, block.depthwise.history])
-        x, after = conv_next(g, x, block, before)
-        g.keep(before, after)
+    x = backbone(g, x, encoder.blocks)
     scale = 1 / encoder.power.sqrt()
     latent = linear(g, layer_norm(g, x, encoder.norm), scale * encoder.output.weight, scale * encoder.output.bias)
     return latent, x
@@ -213,6 +209,12 @@ def phase_latent(g: Builder, codec: Codec, spectrum: str, gain: float, hidden: s
     flat = g.Reshape(spectrum, np.array([-1, 2 * fourier.size]))
     real, imaginary = (g.Gather(flat, row * 2 * fourier.columns + column + part, axis=1) for part in (0, fourier.columns))
     imaginary = g.Mul(imaginary, sign.astype(np.float32))
+    if config.lookahead:
+        earlier = g.state("phase_past", np.float32, [config.lookahead, 2 * n_bins])
+        joined = g.Concat(earlier, g.Concat(real, imaginary, axis=1), axis=0)
+        g.keep(earlier, g.Slice(joined, np.array([-config.lookahead]), np.array([_END])))
+        present = g.Slice(joined, np.array([0]), np.array([-config.lookahead]))
+        real, imaginary = g.Split(present, outputs=2, axis=1, num_outputs=2)
 
     # Half a hop at the last pitch and half a hop at this one, or all of it where there was none before.
     increments = encoder.reference.increments.numpy()

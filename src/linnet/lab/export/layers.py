@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from linnet.lab.export.builder import Builder
-from linnet.lab.nn.blocks import ConvNeXt
+from linnet.lab.nn.blocks import ConvNeXt, ResidualGru
 
 # Smallest block on which an 8-bit product is at its fastest, and largest for which ONNX Runtime 1.31 gives a row the same
 # result, to the bit, in a call of its own and among others.
@@ -54,6 +54,21 @@ def conv_next(g: Builder, x: str, block: ConvNeXt, state: str) -> tuple[str, str
     y = g.Gelu(linear(g, y, block.expand.weight, block.expand.bias))
     scaled = block.scale.unsqueeze(1) * block.project.weight
     return g.Add(x, linear(g, y, scaled, block.scale * block.project.bias)), state
+
+
+def backbone(g: Builder, x: str, chain: Any) -> str:
+    """ConvNeXt blocks and recurrences one after the other, with a state each."""
+    for number, block in enumerate(chain.blocks):
+        if isinstance(block, ResidualGru):
+            before = g.state(f"block_{number}", np.float32, [1, block.gru.hidden_size])
+            y, after = recurrence(g, layer_norm(g, x, block.norm), block.gru, before)
+            x = g.Add(x, y)
+        else:
+            conv = block.depthwise
+            before = g.state(f"block_{number}", np.float32, [1, conv.conv.in_channels, conv.history])
+            x, after = conv_next(g, x, block, before)
+        g.keep(before, after)
+    return x
 
 
 def gru(g: Builder, x: str, layer: Any, state: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ _BANDS, _LOWEST_HZ = 15, 150.0
 
 
 class IntelligibilityLoss(nn.Module):
-    """One minus the mean spectro-temporal correlation over segments of `frames` frames."""
+    """One minus the mean spectro-temporal correlation over segments of `frames` frames (of all there are in a shorter clip)."""
 
     def __init__(self, sample_rate: int, frames: int = 30):
         super().__init__()
@@ -35,7 +35,8 @@ class IntelligibilityLoss(nn.Module):
         spectrum = torch.stft(samples, self.n_fft, self.window // 2, self.window, self.taper, center=False, return_complex=True)
         power = (spectrum.real**2 + spectrum.imag**2).transpose(1, 2) @ self.bands
         envelopes = torch.sqrt(power + 1e-9)
-        return envelopes.unfold(1, self.frames, self.frames // 5)
+        frames = min(self.frames, envelopes.shape[1])
+        return envelopes.unfold(1, frames, max(frames // 5, 1))
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """Both `[batch, samples]` -> the mean over the batch, a scalar."""
@@ -43,7 +44,7 @@ class IntelligibilityLoss(nn.Module):
         heard, wanted = self.segments(output / level), self.segments(target / level)
         power = wanted.square().mean((2, 3))
         counts = (power >= power.amax(1, keepdim=True) * 10 ** (-_SILENT_DB / 10)).float()
-        correlation = (_normalised(heard) * _normalised(wanted)).sum((2, 3)) / self.frames
+        correlation = (_normalised(heard) * _normalised(wanted)).sum((2, 3)) / heard.shape[3]
         return ((1 - correlation) * counts).sum(1).div(counts.sum(1)).mean()
 
 

@@ -67,7 +67,7 @@ class Codec(nn.Module):
         self.phase = Phase(config) if config.phase_layers else None
         self.decoder = Decoder(config)
         self.tracker = PitchTracker(config.sample_rate, config.hop, config.pitch)
-        self.delay = config.window - config.hop
+        self.delay = config.window - config.hop + config.lookahead * config.hop
 
     def analyse(self, samples: Tensor, pitch_steps: Tensor) -> Analysis:
         """What the encoder makes of `[batch, frames * hop]`, from silence."""

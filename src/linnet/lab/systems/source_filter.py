@@ -32,7 +32,8 @@ from linnet.lab.share import mean_over_processes
 class SourceFilterConfig:
     """Sizes of the networks; `window - hop` samples of overlap and the hop make up the latency. A layer has `bits` a frame.
 
-    The last `phase_layers` of the layers carry the phase of the lowest `phase_bins` bins, the others the spectrum.
+    The last `phase_layers` of the layers carry the phase of the lowest `phase_bins` bins, the others the spectrum. The encoder
+    answers for a frame `lookahead` frames later.
     """
 
     sample_rate: int = 16000
@@ -42,6 +43,8 @@ class SourceFilterConfig:
     encoder_channels: int = 240
     encoder_hidden: int = 720
     encoder_blocks: int = 3
+    encoder_recurrent: bool = False
+    lookahead: int = 0
     decoder_channels: int = 240
     decoder_hidden: int = 720
     decoder_blocks: int = 3
@@ -92,8 +95,8 @@ class Encoder(nn.Module):
         self.stft = Stft(config.window, config.hop)
         self.input = nn.Linear(self.stft.n_bins, config.encoder_channels)
         self.pitch = nn.Embedding(config.pitch.n_steps + 1, config.encoder_channels)
-        block = (config.encoder_channels, config.encoder_hidden)
-        self.blocks = Chain(*(ConvNeXt(*block) for _ in range(config.encoder_blocks)))
+        channels, hidden, count = config.encoder_channels, config.encoder_hidden, config.encoder_blocks
+        self.blocks = backbone(channels, hidden, count, recurrent=config.encoder_recurrent)
         self.norm = nn.LayerNorm(config.encoder_channels)
         self.output = nn.Linear(config.encoder_channels, config.latent_dim)
         # The latent's scale is what quantization noise is measured against, so it is held at 1.
@@ -113,6 +116,14 @@ class Encoder(nn.Module):
         x, blocks = self.blocks(self.input(features) + self.pitch(pitch_steps + 1), blocks)
         latent = unit_power(self.output(self.norm(x)).float(), self.power, training=self.training)
         return Analysis(latent, spectrum, x), (past, blocks)
+
+
+def backbone(channels: int, hidden: int, count: int, *, recurrent: bool) -> Chain:
+    """ConvNeXt blocks; a recurrence stands before the last."""
+    blocks: list[nn.Module] = [ConvNeXt(channels, hidden) for _ in range(count)]
+    if recurrent:
+        blocks.insert(count - 1, ResidualGru(channels))
+    return Chain(*blocks)
 
 
 def unit_power(latent: Tensor, power: Tensor, *, training: bool) -> Tensor:
@@ -143,20 +154,24 @@ class PhaseEncoder(nn.Module):
         self.power: Tensor
 
     def initial_state(self, batch: int) -> tuple[State, ...]:
-        return self.reference.initial_state(batch), self.block.initial_state(batch)
+        past = torch.zeros(batch, self.config.lookahead, self.config.phase_bins, dtype=torch.complex64)
+        return past, self.reference.initial_state(batch), self.block.initial_state(batch)
 
     def forward(self, analysis: Analysis, pitch_sent: Tensor, state: tuple) -> tuple[Tensor, tuple]:
         """`pitch_sent` is int64 `[batch, frames]`, -1 where unvoiced."""
-        source, block = state
+        past, source, block = state
         phases, source = self.reference.phases(pitch_sent, source)
-        low = analysis.spectrum[..., : self.config.phase_bins] * self.reference(phases, pitch_sent).conj()
+        # The spectrum of the frame that is answered for.
+        joined = torch.cat([past, analysis.spectrum[..., : self.config.phase_bins]], 1)
+        low, past = joined[:, : phases.shape[1]], joined[:, phases.shape[1] :]
+        low = low * self.reference(phases, pitch_sent).conj()
         energy = low.real**2 + low.imag**2
         # Compressed to the square root, relative to the frame's own level: what counts is the angle.
         mean = energy.mean(-1, keepdim=True)
         scale = ((energy + 1e-3 * mean + 1e-7) * (mean + 1e-7)) ** -0.25
         features = torch.cat([low.real * scale, low.imag * scale, analysis.hidden.float()], -1)
         x, block = self.block(self.input(features), block)
-        return unit_power(self.output(self.norm(x)).float(), self.power, training=self.training), (source, block)
+        return unit_power(self.output(self.norm(x)).float(), self.power, training=self.training), (past, source, block)
 
 
 class PhaseReference(nn.Module):
@@ -199,8 +214,7 @@ class Decoder(nn.Module):
         self.pitch = nn.Embedding(config.pitch.n_steps + 1, channels)
         # Row n: n layers arrived (0: the frame was lost); the last row: not quantized at all.
         self.quality = nn.Embedding(config.n_layers + 2, channels)
-        before = [ConvNeXt(channels, config.decoder_hidden) for _ in range(config.decoder_blocks - 1)]
-        self.blocks = Chain(*before, ResidualGru(channels), ConvNeXt(channels, config.decoder_hidden))
+        self.blocks = backbone(channels, config.decoder_hidden, config.decoder_blocks, recurrent=True)
         self.norm = nn.LayerNorm(channels)
         self.stft = Stft(config.window, config.hop)
         n_bins = self.stft.n_bins

@@ -74,8 +74,13 @@ class Trainer:
         self.discriminators = Discriminators(recipe.discriminators, rate)
         self._optimiser_tensors: dict[str, Tensor] = {}
         self._rival_tensors: dict[str, Tensor] = {}
+        self.teacher = _load_teacher(Path(recipe.teacher)) if recipe.teacher else None
         if resume is not None:
             self._restore(load_checkpoint(resume))
+        elif self.teacher is not None:
+            for part in recipe.inherits:
+                getattr(self.codec, part).load_state_dict(getattr(self.teacher, part).state_dict())
+            self.average = {name: tensor.detach().clone() for name, tensor in self.codec.state_dict().items()}
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         # A recipe may be lengthened or re-weighted between sessions, but not the networks under their weights.
@@ -138,7 +143,7 @@ class Trainer:
         recipe, system = self.recipe, self.recipe.system
         sampler = CropSampler(
             self.data.speech, self.data.noise, stage.crops, system.hop, system.hop - system.window // 2,
-            recipe.seed * 1000 + self.progress.stage, self.data.rooms,
+            recipe.seed * 1000 + self.progress.stage, self.data.rooms, system.lookahead,
         )  # fmt: skip
         parameters = self._learning(stage)
         self.names = list(parameters)
@@ -189,7 +194,7 @@ class Trainer:
         share = Share(generator, stage.batch, self.rank, self.world)
         alone = stage.adversarial and self.progress.step < stage.discriminator_warmup_steps
         with torch.set_grad_enabled(not alone):
-            losses, coded, received = self._losses(stage, samples, pitch_steps, share)
+            losses, coded, received = self._losses(stage, samples, wanted, pitch_steps, share)
             output = None if received is None else self._decode(received)
         rival_metrics: dict[str, float] = {}
         if received is not None and output is not None:
@@ -236,7 +241,7 @@ class Trainer:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16)
 
     def _losses(
-        self, stage: Stage, samples: Tensor, pitch_steps: Tensor, share: Share
+        self, stage: Stage, samples: Tensor, wanted: Tensor, pitch_steps: Tensor, share: Share
     ) -> tuple[dict[str, Tensor], Coded | None, Received | None]:
         """The stage's losses on codes and pitch by name, what was quantized, and what is to be decoded."""
         codec, losses, coded, received = self.codec, {}, None, None
@@ -254,7 +259,20 @@ class Trainer:
                 if decodes:
                     codes = torch.where(arrived.unsqueeze(-1), codec.draw_layers(coded.codes, share), -1)
                     received = codec.pass_straight(coded, codec.receive(codes))
+            if "alignment" in stage.losses:
+                latent = codec.analyse(samples, pitch_steps).latent if coded is None else coded.latent
+                losses["alignment"] = self._misalignment(latent, wanted)
         return losses, coded, received
+
+    def _misalignment(self, latent: Tensor, wanted: Tensor) -> Tensor:
+        """Squared error and one less the cosine to the teacher's latent of the target (progressive refinement, section 2.2)."""
+        assert self.teacher is not None
+        with torch.no_grad():
+            target = self.teacher.analyse(wanted, self.teacher.track(wanted)).latent
+        behind = self.codec.config.lookahead - self.teacher.config.lookahead
+        latent, target = latent[:, behind:], target[:, : target.shape[1] - behind]
+        cosine = torch.nn.functional.cosine_similarity(latent, target, dim=-1)
+        return (latent - target).square().mean() + (1 - cosine).mean()
 
     def _decode(self, received: Received) -> Tensor:
         """Samples without the delay."""
@@ -324,6 +342,13 @@ class Trainer:
         vote = torch.tensor(float(decision))
         dist.broadcast(vote, 0)
         return bool(vote)
+
+
+def _load_teacher(path: Path) -> Codec:
+    checkpoint = load_checkpoint(path)
+    teacher = Codec(checkpoint.recipe.system)
+    teacher.load_state_dict(checkpoint.average or checkpoint.weights)
+    return teacher.eval().requires_grad_(False)
 
 
 def _quantizer_losses(coded: Coded) -> dict[str, Tensor]:

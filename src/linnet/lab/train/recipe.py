@@ -20,7 +20,7 @@ T = TypeVar("T")
 PARTS = ("encoder", "quantizer", "phase", "decoder", "tracker")
 BOTTLENECKS = ("noise", "quantized", "none")
 RECONSTRUCTION = ("mel", "loudness", "intelligibility", "balance", "waveform")
-LOSSES = (*RECONSTRUCTION, "adversarial", "feature_matching", "latent", "commitment", "pitch")
+LOSSES = (*RECONSTRUCTION, "adversarial", "feature_matching", "latent", "commitment", "alignment", "pitch")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Stage:
     weights by name: mel, loudness, intelligibility, balance (reconstruction) and waveform (where the phase's layers arrive),
     adversarial and feature_matching (with the recipe's discriminators, which learn at `discriminator_learning_rate`, alone
     for the first `discriminator_warmup_steps`), latent (what the quantizers learn from) and commitment (what the encoders
-    do), both errors in units of the latents' power, and pitch (the tracker's cross-entropy). Codebooks without entries are
+    do), both errors in units of the latents' power, alignment (how far the latent is from what the recipe's teacher makes of
+    the target: squared error and one less the cosine), and pitch (the tracker's cross-entropy). Codebooks without entries are
     fitted at the start of the first stage that minimises latent; until then a phase passes unquantized. `pitch` is
     "tracked", by the tracker as it stands, which is what the codec will meet, or "labelled", by the corpus's labels. `batch`
     counts the clips of all processes together.
@@ -81,7 +82,8 @@ class Stage:
 class Recipe:
     """The whole of a training run.
 
-    `data` names the corpus with its licences, for the card of what is trained on it. Networks compute in bfloat16 unless
+    `data` names the corpus with its licences, for the card of what is trained on it. `teacher` is the checkpoint that stages
+    align with, and a fresh run takes the parts that it `inherits` from there. Networks compute in bfloat16 unless
     told otherwise; losses, codebooks and weights are float32 anyway.
     """
 
@@ -90,12 +92,18 @@ class Recipe:
     system: SourceFilterConfig = field(default_factory=SourceFilterConfig)
     discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     data: str = ""
+    teacher: str = ""
+    inherits: tuple[str, ...] = ()
     seed: int = 0
     bfloat16: bool = True
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
     averaging: float = 0.003
     validation_clips: int = 12
+
+    def __post_init__(self) -> None:
+        if not self.teacher and (self.inherits or any("alignment" in stage.losses for stage in self.stages)):
+            raise ValueError(f"recipe {self.name!r} inherits from a teacher or aligns with it, but names none")
 
 
 def load_recipe(path: Path) -> Recipe:

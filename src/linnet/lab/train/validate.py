@@ -36,7 +36,7 @@ def listen(codec: Codec, speech: Packed, clip: int, layers: tuple[int, ...]) -> 
     reference = speech.samples(clip)
     frames = -(-(len(reference) + codec.delay) // hop)
     samples = torch.from_numpy(np.pad(reference, (0, frames * hop - len(reference)))).unsqueeze(0)
-    labels = np.pad(speech.pitch_of(clip), (0, frames))[:frames]
+    labels = np.pad(speech.pitch_of(clip), (codec.config.lookahead, frames))[:frames]
     labelled = torch.from_numpy(codec.config.pitch.quantize(labels)).unsqueeze(0)
     tracked = codec.track(samples)
 
