@@ -138,7 +138,7 @@ def _pack(plan: Recipe, corpus: Path, cache: Path, jobs: int) -> tuple[Data, Pac
 def _log(folder: Path, writer: SummaryWriter, trainer: Trainer, metrics: dict[str, float]) -> None:
     progress = trainer.progress
     stage = trainer.recipe.stages[min(progress.stage, len(trainer.recipe.stages) - 1)]
-    append_metrics(folder, {"stage": stage.name, **dataclasses.asdict(progress), **metrics})
+    append_metrics(folder, {**dataclasses.asdict(progress), "stage": stage.name, **metrics})
     for name, value in metrics.items():
         writer.add_scalar(f"{stage.name}/{name}", value, progress.step)
 
@@ -154,8 +154,7 @@ def _validate(folder: Path, writer: SummaryWriter, trainer: Trainer, valid: Pack
         # How many entries are in effective use: a codebook that dies is seen here first.
         books = enumerate(codec.codebooks(), start=1)
         scores |= {f"perplexity/layer {number}": book.perplexity() for number, book in books}
-    progress = dataclasses.asdict(trainer.progress)
-    append_metrics(folder, {"stage": "validation", **progress, **scores})
+    append_metrics(folder, {**dataclasses.asdict(trainer.progress), "stage": "validation", **scores})
     heard_s = int(trainer.progress.audio_seconds)
     for name, value in scores.items():
         writer.add_scalar(f"validation/{name}", value, heard_s)
