@@ -139,9 +139,9 @@ class Codec(nn.Module):
         return torch.stack(rows, 1)
 
     def draw_layers(self, codes: Tensor, share: Share) -> Tensor:
-        """Codes with a random number of layers for every clip, 1 and all of them more often; the others are -1."""
+        """Codes with a random number of layers for every clip, the lowest and the highest more often; the others are -1."""
         n_layers = codes.shape[-1]
-        choices = torch.tensor([1, 1, *range(1, n_layers + 1), n_layers, n_layers])
+        choices = torch.tensor([1, *range(1, n_layers + 1), n_layers - 1, n_layers, n_layers])
         layers = choices[share.randint(0, len(choices), 1, 1)]
         return torch.where(torch.arange(n_layers) < layers, codes, -1)
 

@@ -282,9 +282,10 @@ class Trainer:
     def _reconstruction_losses(self, stage: Stage, output: Tensor, target: Tensor, quality: Tensor) -> dict[str, Tensor]:
         losses = {name: loss(output, target) for name, loss in self.reconstruction.items() if name in stage.losses}
         if "waveform" in stage.losses:
-            # Where the phase's layers arrived, and so much as they did.
-            share = (quality > self.recipe.system.spectrum_layers).float().mean(1)
-            losses["waveform"] = (share * self.waveform(output, target)).mean()
+            # Where the phase arrived; what only some of its layers say is too vague to be insisted on.
+            system = self.recipe.system
+            arrived = (quality - system.spectrum_layers).clamp(min=0) / max(system.phase_layers, 1)
+            losses["waveform"] = (arrived.square().mean(1) * self.waveform(output, target)).mean()
         if stage.adversarial:
             with self._autocast():
                 losses |= self.discriminators.judge(output, target)
