@@ -25,6 +25,7 @@ _ELSEWHERE = {
     "compare": ("linnet.evaluate.cli:compare", "eval", "Any codecs on a set of recordings: a page to look at and listen to."),
     "eval": ("linnet.evaluate.cli:evaluate", "eval", "Score a model beside other codecs on a set of recordings."),
     "export": ("linnet.lab.cli:export", "train", "Make a bundle of a checkpoint."),
+    "slim": ("linnet.lab.cli:slim_checkpoint", "train", "Keep of a checkpoint what training starts from."),
     "train": ("linnet.lab.cli:train", "train", "Train what a recipe says."),
 }
 

@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 from click.testing import CliRunner
 
-from linnet.lab.cli import train
+from linnet.lab.cli import slim_checkpoint, train
 from linnet.lab.data.corpus import pack
 from linnet.lab.data.crops import CropConfig, CropSampler
 from linnet.lab.dsp.pitch import PitchLabels
@@ -226,6 +226,11 @@ feature_matching = 1.0
     expected = {"mel", "loudness", "intelligibility", "balance", "waveform", "commitment", "adversarial", "discriminator"}
     assert expected | {"score_real", "phase_error_2", "error_4"} <= trained.keys()
     assert {"pesq/unquantized", "estoi/6 layers", "perplexity/layer 1", "perplexity/layer 6"} <= metrics[-1].keys()
+    last, small = tmp_path / "run" / "last.safetensors", tmp_path / "small.safetensors"
+    assert CliRunner().invoke(slim_checkpoint, [str(last), str(small)]).exit_code == 0
+    whole, kept = load_checkpoint(last), load_checkpoint(small)
+    assert (kept.recipe, kept.progress, kept.average) == (whole.recipe, whole.progress, {})
+    torch.testing.assert_close(kept.weights, whole.average, atol=1e-4, rtol=1e-3)
     again = CliRunner().invoke(train, options)
     assert again.exit_code == 2
     assert "--resume" in again.output

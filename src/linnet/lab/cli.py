@@ -1,4 +1,4 @@
-"""The lab's commands: `linnet train` and `linnet export`."""
+"""The lab's commands: `linnet train`, `linnet slim` and `linnet export`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from linnet.lab.data.corpus import Packed, pack, read_manifest
 from linnet.lab.dsp.pitch import PitchLabels
 from linnet.lab.export import export_decoder, export_encoder
 from linnet.lab.systems.codec import Codec
-from linnet.lab.train.checkpoint import Progress, load_checkpoint
+from linnet.lab.train.checkpoint import Progress, load_checkpoint, save_checkpoint, slim
 from linnet.lab.train.loop import Data, Trainer, append_metrics
 from linnet.lab.train.recipe import Recipe, load_recipe
 from linnet.lab.train.validate import choose_clips, draw_spectrograms, listen, score
@@ -180,6 +180,15 @@ def export(checkpoint: Path, out: Path, name: str | None, weights: str) -> None:
     click.echo(
         f"{out}: {trained.progress.hours:.2f} hours of training, {trained.progress.audio_seconds / 3600:.0f} h of audio heard"
     )
+
+
+@click.command(name="slim")
+@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+def slim_checkpoint(checkpoint: Path, out: Path) -> None:
+    """Keep the averaged weights of CHECKPOINT alone, in half precision: what to go on from, or to export, elsewhere."""
+    save_checkpoint(out, slim(load_checkpoint(checkpoint)))
+    click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB of {checkpoint.stat().st_size / 1e6:.1f}")
 
 
 def card(codec: Codec, recipe: Recipe, progress: object, name: str | None) -> dict:

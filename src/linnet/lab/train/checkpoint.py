@@ -65,6 +65,16 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     os.replace(partial, path)
 
 
+def slim(checkpoint: Checkpoint) -> Checkpoint:
+    """The averaged weights alone, as training can start from: the large matrices in half precision, whose rounding is far
+    below what a step changes. Codebooks keep theirs, for their counts go far beyond its range."""
+    weights = {
+        name: tensor.half() if tensor.ndim > 1 and not name.endswith(".sums") and tensor.is_floating_point() else tensor
+        for name, tensor in (checkpoint.average or checkpoint.weights).items()
+    }
+    return Checkpoint(checkpoint.recipe, checkpoint.progress, weights, {}, {})
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """ValueError says what is wrong with a file that is not a checkpoint of this format."""
     try:
@@ -80,7 +90,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
     for name, tensor in tensors.items():
         group, _, rest = name.partition("/")
-        groups[group][rest] = tensor
+        groups[group][rest] = tensor.float() if tensor.dtype == torch.float16 else tensor
     recipe = build(Recipe, json.loads(metadata["recipe"]), str(path))
     return Checkpoint(recipe, Progress(**json.loads(metadata["progress"])), **groups)
 
