@@ -9,7 +9,7 @@ import pytest
 from bits_strategies import DEFAULT
 
 from linnet.bits import MISSING, Header, Reader, Redundancy, Writer, pack_packets, pack_redundant, unpack_packets
-from linnet.bits.format import BLOCK_FRAMES, CUT_TRAILER, HEADER_BYTES, TRAILER_BYTES, VERSION, Geometry, crc16
+from linnet.bits.format import BLOCK_FRAMES, CODED, CUT_TRAILER, HEADER_BYTES, PLAIN, TRAILER_BYTES, Geometry, crc16
 
 DOC = (Path(__file__).parents[2] / "docs" / "bitstream.md").read_text(encoding="utf-8")
 MODEL_ID = bytes.fromhex("5a17c0de")
@@ -65,5 +65,5 @@ def test_the_lengths(frames, n_layers, length):
 
 
 def test_the_constants():
-    assert (HEADER_BYTES, TRAILER_BYTES, BLOCK_FRAMES, VERSION) == (14, 11, 256, 1)
+    assert (HEADER_BYTES, TRAILER_BYTES, BLOCK_FRAMES, PLAIN, CODED) == (14, 11, 256, 1, 2)
     assert CUT_TRAILER.hex() == "ff" * 11

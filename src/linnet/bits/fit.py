@@ -55,7 +55,7 @@ def fit_tables(recordings: Sequence[Codes], layout: Layout) -> Tables:
     if max(layout.sizes) > MAX_SIZE:
         raise TablesError(f"a column of {max(layout.sizes)} codes is too large for tables: they go up to {MAX_SIZE}")
     counts = _Counts(recordings, layout)
-    candidates = [_candidates(column, layout) for column in range(layout.n_codes)]
+    candidates = [_candidates(column) for column in range(layout.n_codes)]
     groups = counts.group([Relation(target, source) for target, sources in enumerate(candidates) for source in sources])
     chosen = [counts.choose(column, sources, groups) for column, sources in enumerate(candidates)]
     # Once more, for the contexts that are used.
@@ -63,7 +63,7 @@ def fit_tables(recordings: Sequence[Codes], layout: Layout) -> Tables:
     return Tables(tuple(counts.tables(column, pair, groups) for column, pair in enumerate(chosen)))
 
 
-def _candidates(column: int, layout: Layout) -> list[Source]:
+def _candidates(column: int) -> list[Source]:
     """What may tell something of a column: its own past, the columns before it, and the first column's past."""
     own = [Source(column, lag) for lag in _LAGS]
     return own + [Source(lower, 0) for lower in range(column)] + ([Source(0, 1)] if column else [])
@@ -88,7 +88,8 @@ class _Counts:
 
     def group(self, relations: Sequence[Relation], start: Sequence[Groups] | None = None) -> list[Groups]:
         """The group of each code of each column, so that a relation's groups say the most of each other."""
-        groups = list(start or (np.arange(size) * n // size for size, n in zip(self._layout.sizes, self._n_groups, strict=True)))
+        sizes = zip(self._layout.sizes, self._n_groups, strict=True)
+        groups = list(start or (np.arange(size) * n // size for size, n in sizes))
         for _ in range(_ROUNDS):
             for column in range(self._layout.n_codes):
                 seen = [self._seen(column, relation, groups) for relation in relations if relation.target == column]
@@ -170,9 +171,7 @@ def _cluster(seen: Array, labels: Groups, steps: int = _STEPS) -> Groups:
 
 def _merge(joint: Array, clusters: Groups) -> Array:
     """Counts [first, second, groups] as [first, clusters, groups]."""
-    merged = np.zeros((joint.shape[0], int(clusters.max()) + 1, joint.shape[2]))
-    np.add.at(merged, (slice(None), clusters), joint)
-    return merged
+    return np.einsum("fsg,sc->fcg", joint, np.eye(int(clusters.max()) + 1)[clusters])
 
 
 def _lean(counts: Array, expected: Array, prior: float) -> Array:
