@@ -69,7 +69,7 @@ class Head:
 class RawBlock:
     """A block as it lies in the file: `layers` are still coded, in a cut file the last of them may be cut or missing.
 
-    `damaged` blocks have a wrong CRC or an impossible head; a cut block has no CRC and is not checked.
+    `damaged` blocks have a wrong CRC or an impossible head. A cut block has no CRC and is not checked.
     """
 
     head: Head
@@ -138,10 +138,15 @@ class RawBlocks:
         ends = list(accumulate(head.sizes, initial=head.n_bytes))
         layers = tuple(block[start:end] for start, end in pairwise(ends))
         whole = len(block) == head.block_bytes
+        if whole:
+            damaged = block[-CRC_BYTES:] != block_crc(block[:-CRC_BYTES], self.block - 1)
+        else:  # cut; but if the file has its end, it is the head that tells of too many bytes
+            trailer = self._geometry.read_trailer(block[-TRAILER_BYTES:])
+            damaged = trailer is not None and trailer.frames > self.frames
         # Only the last block is shorter; behind a cut one there is nothing.
         self._last = not whole or head.frames < BLOCK_FRAMES
         self.frames += head.frames if len(layers[0]) == head.sizes[0] else 0
-        return RawBlock(head, layers, whole and block[-CRC_BYTES:] != block_crc(block[:-CRC_BYTES], self.block - 1))
+        return RawBlock(head, layers, damaged)
 
     def _fill(self, wanted: int) -> None:
         while len(self._buffer) < wanted and (piece := self._file.read(wanted - len(self._buffer))):
