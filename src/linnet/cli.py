@@ -252,17 +252,12 @@ def info(path: str) -> None:
 @click.argument("model")
 @click.option("--corpus", type=click.Path(path_type=Path), required=True, help="Speech to fit to: a folder or a corpus.")
 @click.option("--split", default="train", show_default=True, help="Split of the corpus.")
-@click.option("--check", default="valid", show_default=True, help="Split to say of what is saved.")
-def tables(model: str, corpus: Path, split: str, check: str) -> None:
+def tables(model: str, corpus: Path, split: str) -> None:
     """Fit the tables for entropy coding of the bundle MODEL, a name or a folder, and put them into it."""
-    from linnet import tables as fitting
+    from linnet.tables import fit_bundle
 
-    hours = fitting.fit_bundle(model, corpus, split, _progress)
-    codec = linnet.load(model)
-    click.echo(f"{codec.card.name}: tables fitted to {hours:.2f} h of {split}")
-    click.echo(f"kbit/s   saved of codes   of files ({check})")
-    for row in fitting.savings(codec, fitting.read_codes(codec, corpus, check, _progress)):
-        click.echo(f"{row.kbps:6g}{100 * row.codes:15.1f} %{100 * row.files:9.1f} %")
+    size, hours = fit_bundle(model, corpus, split, _progress)
+    click.echo(f"{model}: {size} bytes of tables, fitted to {hours:.2f} h of {split}")
 
 
 @cli.command()
