@@ -2,11 +2,13 @@ import shutil
 import tomllib
 import zipfile
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from linnet import bundle
+from linnet.bits.fit import fit_tables
 from linnet.bundle import BundleError
 
 CLEAR = bundle._SHIPPED / "clear"
@@ -26,8 +28,45 @@ def test_a_folder_a_zip_and_a_name_are_the_same_bundle(tmp_path):
 def test_what_is_written_is_read(tmp_path):
     source = bundle.load("clear")
     table = tomllib.loads((CLEAR / "card.toml").read_text())
-    bundle.write_bundle(tmp_path / "copy", source.encoder, source.decoder, table)
+    bundle.write_bundle(tmp_path / "copy", source.encoder, source.decoder, table, source.tables)
     assert bundle.load(tmp_path / "copy") == source
+
+
+def test_tables_come_and_go(tmp_path):
+    source = bundle.load("clear")
+    table, folder = tomllib.loads((CLEAR / "card.toml").read_text()), tmp_path / "model"
+    bundle.write_bundle(folder, source.encoder, source.decoder, table)
+    plain = bundle.load(folder)
+    assert (plain.tables, plain.coder, plain.card.coded_id) == (None, None, None)
+    assert plain.models == {plain.card.model_id: plain.card.layout}
+    recording = np.random.default_rng(0).integers(0, 4096, (20, plain.card.layout.n_codes))
+    tables = fit_tables([recording], plain.card.layout).to_bytes()
+    bundle.add_tables(folder, tables, {"split": "train"})
+    coded = bundle.load(folder)
+    assert coded.tables == tables
+    assert coded.card.entropy["split"] == "train"
+    assert coded.card.model_id == plain.card.model_id != coded.card.coded_id
+    assert coded.coder.model_id == coded.card.coded_id
+    assert set(coded.models) == set(coded.card.layouts) == {coded.card.model_id, coded.card.coded_id}
+    mangled = bytearray(tables)
+    mangled[1000] ^= 1
+    (folder / "entropy.bin").write_bytes(mangled)
+    with pytest.raises(BundleError, match=r"entropy\.bin is not what its card"):
+        bundle.load(folder)
+    (folder / "entropy.bin").unlink()
+    with pytest.raises(BundleError, match=r"no readable entropy\.bin"):
+        bundle.load(folder)
+    bundle.add_tables(folder, tables, {})
+    bundle.write_bundle(folder, source.encoder, source.decoder, table)  # other graphs, perhaps
+    assert bundle.load(folder) == plain
+    assert not (folder / "entropy.bin").exists()
+
+
+def test_a_zip_takes_no_tables(tmp_path):
+    with zipfile.ZipFile(tmp_path / "clear.zip", "w") as file:
+        file.write(CLEAR / "card.toml", "card.toml")
+    with pytest.raises(BundleError, match="unpack"):
+        bundle.add_tables(tmp_path / "clear.zip", b"", {})
 
 
 def copy(tmp_path):

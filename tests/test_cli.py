@@ -1,11 +1,16 @@
 import io
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+
+import linnet
+import linnet.bundle
 
 LINNET = [sys.executable, "-m", "linnet"]
 
@@ -103,6 +108,71 @@ def test_pipes(recording, speech, tmp_path):
     heard = run("decode", "-", "-", stdin=run("thin", "-", "-", "--kbps", 1, stdin=bits.stdout).stdout)
     assert heard.returncode == 0, heard.stderr
     assert len(heard.stdout) == 44 + 2 * len(speech)
+
+
+@pytest.fixture(scope="module")
+def with_tables(recording, tmp_path_factory):
+    """The model with tables fitted to the recording: whatever the weights are, it gets smaller."""
+    folder = tmp_path_factory.mktemp("fitted")
+    model = shutil.copytree(Path(linnet.bundle.__file__).parent / "models" / "clear", folder / "model")
+    (folder / "speech").mkdir()
+    shutil.copy(recording, folder / "speech")
+    result = run("tables", model, "--corpus", folder / "speech")
+    assert result.returncode == 0, result.stderr
+    assert re.search(rb"\d+ bytes of tables, fitted to 0.00 h", result.stdout)
+    return model
+
+
+def test_entropy_coding_is_smaller_and_changes_nothing(recording, with_tables, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = ("--model", with_tables)
+    assert run("encode", recording, "plain.lnt", "--no-entropy", *model).returncode == 0
+    assert run("encode", recording, "coded.lnt", *model).returncode == 0
+    sizes = [Path(name).stat().st_size for name in ("coded.lnt", "plain.lnt")]
+    assert sizes[0] < 0.8 * sizes[1]
+    for name in ("plain", "coded"):
+        assert run("decode", f"{name}.lnt", f"{name}.wav", *model).returncode == 0
+    assert Path("plain.wav").read_bytes() == Path("coded.wav").read_bytes()
+    found = re.search(
+        r"(\d+) bytes \((\d+) without entropy coding\)", run("roundtrip", recording, "o.wav", *model).stdout.decode()
+    )
+    assert [int(size) for size in found.groups()] == sizes
+    # Without its tables, and by other ones, the file is refused.
+    assert "needs model" in complaint(run("decode", "coded.lnt", "o.wav"))
+    assert b"not shipped" in run("info", "coded.lnt").stdout
+
+
+def test_entropy_coded_files_are_thinned_piped_and_cut(recording, with_tables, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = ("--model", with_tables)
+    assert run("encode", recording, "6.lnt", *model).returncode == 0
+    assert run("encode", recording, "1.lnt", "--kbps", 1, *model).returncode == 0
+    thinned = run("thin", "-", "-", "--kbps", 1, *model, stdin=Path("6.lnt").read_bytes())
+    assert thinned.stdout == Path("1.lnt").read_bytes()
+    heard = run("decode", "-", "-", *model, stdin=thinned.stdout)
+    assert heard.returncode == 0, heard.stderr
+    assert len(heard.stdout) == 44 + 2 * soundfile.info(recording).frames
+    Path("cut.lnt").write_bytes(thinned.stdout[:300])
+    result = run("decode", "cut.lnt", "cut.wav", *model)
+    assert result.returncode == 0
+    assert b"cut short" in result.stderr
+    assert soundfile.info("cut.wav").frames > 16000
+    mangled = bytearray(thinned.stdout)
+    mangled[200] ^= 1
+    Path("damaged.lnt").write_bytes(mangled)
+    for arguments in (("decode", "damaged.lnt", "o.wav"), ("thin", "damaged.lnt", "o.lnt", "--kbps", 1)):
+        assert "damaged" in complaint(run(*arguments, *model))
+        assert not Path(arguments[2]).exists()
+
+
+def test_info_tells_what_is_saved(recording, tmp_path):
+    if linnet.load("clear").coder is None:
+        pytest.skip("the shipped model has no tables")
+    assert run("encode", recording, tmp_path / "o.lnt", "--kbps", 1).returncode == 0
+    assert run("encode", recording, tmp_path / "p.lnt", "--kbps", 1, "--no-entropy").returncode == 0
+    saved = 1 - (tmp_path / "o.lnt").stat().st_size / (tmp_path / "p.lnt").stat().st_size
+    assert f"entropy-coded, {100 * saved:.1f} % smaller than without" in run("info", tmp_path / "o.lnt").stdout.decode()
+    assert b"entropy" not in run("info", tmp_path / "p.lnt").stdout
 
 
 def test_stereo_is_mixed_and_the_rate_kept(speech, tmp_path):

@@ -10,15 +10,17 @@ import json
 import math
 import tomllib
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from linnet.bits import Layout, LinnetError
+from linnet.bits import EntropyCoder, Layout, LinnetError, Tables
 
 _SHIPPED = Path(__file__).parent / "models"
 _GRAPHS = ("encoder", "decoder")
+_TABLES = "entropy.bin"
 
 
 class BundleError(LinnetError):
@@ -36,7 +38,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Card:
-    """What a model says of itself. `delay` in samples, `latency_ms` from the card; `training` and `results` are free-form."""
+    """What a model says of itself. `delay` in samples, `latency_ms` from the card; `training` and `results` are free-form.
+
+    `entropy` is empty, or says of the tables for entropy coding what they were fitted to, their file and its digest.
+    """
 
     name: str
     system: str
@@ -48,6 +53,7 @@ class Card:
     digests: Mapping[str, str]
     training: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
+    entropy: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def layout(self) -> Layout:
@@ -58,16 +64,41 @@ class Card:
     @property
     def model_id(self) -> bytes:
         """Four bytes that name these two graphs in a bitstream."""
-        return hashlib.sha256(b"".join(bytes.fromhex(self.digests[graph]) for graph in _GRAPHS)).digest()[:4]
+        return _identity(self.digests[graph] for graph in _GRAPHS)
+
+    @property
+    def coded_id(self) -> bytes | None:
+        """Four bytes that name these graphs and their tables in an entropy-coded file; None without tables."""
+        digests = [self.digests[graph] for graph in _GRAPHS]
+        return _identity([*digests, self.entropy["sha256"]]) if self.entropy else None
+
+    @property
+    def layouts(self) -> dict[bytes, Layout]:
+        """The layout by the identities that a file may give: enough to thin it."""
+        return {identity: self.layout for identity in (self.model_id, self.coded_id) if identity}
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model: its card and its two serialized graphs, whose digests have been checked."""
+    """A model: its card, its two serialized graphs and its tables for entropy coding, whose digests have been checked."""
 
     card: Card
     encoder: bytes
     decoder: bytes
+    tables: bytes | None = None
+
+    @cached_property
+    def coder(self) -> EntropyCoder | None:
+        """The entropy coder; None without tables. TablesError if they are not for this model's codes."""
+        identity = self.card.coded_id
+        if self.tables is None or identity is None:
+            return None
+        return EntropyCoder(self.card.layout, Tables.from_bytes(self.tables), identity)
+
+    @property
+    def models(self) -> dict[bytes, Layout | EntropyCoder]:
+        """What reads this model's files, by the identity that a file gives."""
+        return {**self.card.layouts, **({self.coder.model_id: self.coder} if self.coder else {})}
 
 
 def list_models() -> list[str]:
@@ -84,7 +115,10 @@ def load(model: str | Path) -> Bundle:
         graphs[graph] = read(f"{graph}.onnx")
         if hashlib.sha256(graphs[graph]).hexdigest() != card.digests[graph]:
             raise BundleError(f"{model}: {graph}.onnx is not the graph that its card describes; export or copy the model again")
-    return Bundle(card, graphs["encoder"], graphs["decoder"])
+    tables = read(_TABLES) if card.entropy else None
+    if tables is not None and hashlib.sha256(tables).hexdigest() != card.entropy["sha256"]:
+        raise BundleError(f"{model}: {_TABLES} is not what its card describes; run 'linnet tables' or copy the model again")
+    return Bundle(card, graphs["encoder"], graphs["decoder"], tables)
 
 
 def read_card(model: str | Path) -> Card:
@@ -92,20 +126,48 @@ def read_card(model: str | Path) -> Card:
     return _parse_card(_opener(model)("card.toml"), str(model))
 
 
-def write_bundle(folder: Path, encoder: bytes, decoder: bytes, card: Mapping[str, Any]) -> None:
-    """Write a bundle's folder; `card` is the card's table less `graphs`, which is filled in here."""
+def write_bundle(folder: Path, encoder: bytes, decoder: bytes, card: Mapping[str, Any], tables: bytes | None = None) -> None:
+    """Write a bundle's folder, with or without tables for entropy coding.
+
+    `card` is the card's table; `graphs`, and the file and digest of `entropy`, are filled in here.
+    """
     graphs = {"encoder": encoder, "decoder": decoder}
-    described = {name: {"file": f"{name}.onnx", "sha256": hashlib.sha256(data).hexdigest()} for name, data in graphs.items()}
-    text = to_toml({**card, "graphs": described})
+    filled = {key: value for key, value in card.items() if key != "entropy"}
+    filled["graphs"] = {name: _described(f"{name}.onnx", data) for name, data in graphs.items()}
+    if tables is not None:
+        filled["entropy"] = {**card.get("entropy", {}), **_described(_TABLES, tables)}
+    text = to_toml(filled)
     _parse_card(text.encode(), str(folder))
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in graphs.items():
         (folder / f"{name}.onnx").write_bytes(data)
+    if tables is None:
+        (folder / _TABLES).unlink(missing_ok=True)  # of other graphs
+    else:
+        (folder / _TABLES).write_bytes(tables)
     (folder / "card.toml").write_text(text, encoding="utf-8")
 
 
-def _opener(model: str | Path) -> Callable[[str], bytes]:
-    """A function that reads one file of the bundle."""
+def add_tables(model: str | Path, tables: bytes, about: Mapping[str, Any]) -> None:
+    """Put tables for entropy coding into a bundle's folder, in place of any that are there; `about` goes into the card."""
+    path = _folder(model)
+    if not path.is_dir():
+        raise BundleError(f"{path} is a zip: unpack it first, to put tables into it")
+    read = _opener(path)
+    encoder, decoder = (read(f"{graph}.onnx") for graph in _GRAPHS)
+    write_bundle(path, encoder, decoder, {**tomllib.loads(read("card.toml").decode()), "entropy": about}, tables)
+
+
+def _described(name: str, data: bytes) -> dict[str, str]:
+    return {"file": name, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _identity(digests: Iterable[str]) -> bytes:
+    return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).digest()[:4]
+
+
+def _folder(model: str | Path) -> Path:
+    """Where a shipped model or a bundle is: a folder or a zip."""
     path = Path(model)
     if not path.exists() and str(model) in list_models():
         path = _SHIPPED / str(model)
@@ -115,6 +177,12 @@ def _opener(model: str | Path) -> Callable[[str], bytes]:
         )
     if path.is_file() and not zipfile.is_zipfile(path):
         raise BundleError(f"{path} is not a bundle: a bundle is a folder or a zip with card.toml and two graphs")
+    return path
+
+
+def _opener(model: str | Path) -> Callable[[str], bytes]:
+    """A function that reads one file of the bundle."""
+    path = _folder(model)
 
     def read(name: str) -> bytes:
         try:
@@ -144,6 +212,7 @@ def _parse_card(data: bytes, where: str) -> Card:
             digests={graph: str(table["graphs"][graph]["sha256"]) for graph in _GRAPHS},
             training=table.get("training", {}),
             results=table.get("results", {}),
+            entropy={**table["entropy"], "sha256": str(table["entropy"]["sha256"])} if "entropy" in table else {},
         )
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{where}: its card.toml cannot be read ({error})") from error

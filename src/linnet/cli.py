@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import re
 import sys
 import time
@@ -88,14 +89,15 @@ _model = click.option("--model", default="clear", show_default=True, help="A shi
 @click.argument("target", metavar="OUT.lnt")
 @_kbps
 @_model
-def encode(source: str, target: str, kbps: float | None, model: str) -> None:
+@click.option("--entropy/--no-entropy", default=True, help="Entropy-code, where the file gets smaller [on].")
+def encode(source: str, target: str, kbps: float | None, model: str, entropy: bool) -> None:
     """Encode a recording."""
     from linnet import files
 
     codec = linnet.load(model)
     _refuse_same(source, target)
     with files.open_output(target) as out:
-        done = files.encode_file(codec, source, out, kbps, _progress)
+        done = files.encode_file(codec, source, out, kbps, _progress, entropy)
     if done.channels > 1:
         _say(f"mixed {done.channels} channels to one")
 
@@ -168,9 +170,10 @@ def roundtrip(
     size = bits.getbuffer().nbytes
     say = click.echo if target != files.PIPE else _say
     mixed = f", {encoded.channels} channels mixed to one" if encoded.channels > 1 else ""
+    saved = f" ({encoded.plain_bytes} without entropy coding)" if size < encoded.plain_bytes else ""
     say(f"{source}: {seconds:.2f} s at {encoded.sample_rate} Hz{mixed}")
     say(
-        f"{codec.card.name}: {size} bytes, {codec.layout.kbps(encoded.n_layers):g} kbit/s on the wire, "
+        f"{codec.card.name}: {size} bytes{saved}, {codec.layout.kbps(encoded.n_layers):g} kbit/s on the wire, "
         f"latency {codec.card.latency_ms:g} ms, encoded and decoded {seconds / spent:.0f} x faster than real time"
     )
     if copies:
@@ -220,25 +223,42 @@ def info(path: str) -> None:
     if path in bundle.list_models() or Path(path).is_dir() or path.endswith(".zip"):
         _print_card(bundle.read_card(path))
         return
-    from linnet.bits import Reader
+    from linnet.bits import CODED, Geometry, Reader
 
     with open(path, "rb") as file:
         header = read_header(file)
-        known = {card.model_id: card for card in map(bundle.read_card, bundle.list_models())}
+        known = {identity: name for name in bundle.list_models() for identity in bundle.read_card(name).layouts}
         if header.model_id not in known:
             click.echo(
                 f"{path}: model {header.model_id.hex()} (not shipped), {header.n_layers} layers, {header.sample_rate} Hz"
             )
             return
-        card = known[header.model_id]
+        opened = bundle.load(known[header.model_id])
+        card = opened.card
         file.seek(0)
-        reader = Reader(file, {header.model_id: card.layout})
-        seconds = (reader.frames or 0) * card.hop / card.sample_rate
+        reader = Reader(file, opened.models)
+        frames = reader.frames or 0
+        seconds = frames * card.hop / card.sample_rate
         state = ", cut short" if reader.truncated else ""
+        if header.version == CODED:
+            saved = 1 - file.seek(0, os.SEEK_END) / Geometry(header, card.layout).file_bytes(frames)
+            state = f", entropy-coded, {100 * saved:.1f} % smaller than without{state}"
         click.echo(
             f"{path}: model {card.name}, {card.layout.kbps(header.n_layers):g} kbit/s in {header.n_layers} layers, "
             f"{seconds:.2f} s, {header.sample_rate} Hz{state}"
         )
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--corpus", type=click.Path(path_type=Path), required=True, help="Speech to fit to: a folder or a corpus.")
+@click.option("--split", default="train", show_default=True, help="Split of the corpus.")
+def tables(model: str, corpus: Path, split: str) -> None:
+    """Fit the tables for entropy coding of the bundle MODEL, a name or a folder, and put them into it."""
+    from linnet.tables import fit_bundle
+
+    size, hours = fit_bundle(model, corpus, split, _progress)
+    click.echo(f"{model}: {size} bytes of tables, fitted to {hours:.2f} h of {split}")
 
 
 @cli.command()
@@ -265,7 +285,7 @@ def _layouts(model: str | None) -> dict[bytes, Layout]:
     from linnet import bundle
 
     cards = [bundle.read_card(name) for name in ([model] if model else bundle.list_models())]
-    return {card.model_id: card.layout for card in cards}
+    return {identity: layout for card in cards for identity, layout in card.layouts.items()}
 
 
 def _refuse_same(source: str, target: str) -> None:

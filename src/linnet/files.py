@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from linnet.bits import Header, LinnetError, Reader, Writer, keep_layers
+from linnet.bits import Geometry, Header, LinnetError, Reader, Writer, keep_layers
 from linnet.runtime.audio import Samples, to_mono
 from linnet.runtime.channel import LossyChannel
 from linnet.runtime.codec import Codec, CodeDecoder, CodeEncoder
@@ -49,13 +49,15 @@ class FileError(LinnetError):
 
 @dataclass(frozen=True)
 class Encoded:
-    """What encoding did: samples and channels read, their rate, frames and layers written."""
+    """What encoding did: samples and channels read, their rate, frames and layers written, and the bytes that these take
+    without entropy coding."""
 
     samples: int
     channels: int
     sample_rate: int
     frames: int
     n_layers: int
+    plain_bytes: int
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,19 @@ def open_audio(path: str) -> Iterator[soundfile.SoundFile]:
         yield file
 
 
-def encode_file(codec: Codec, source: str, target: BinaryIO, kbps: float | None, progress: Progress) -> Encoded:
-    """Encode a recording into a `.lnt` file; several channels are mixed to one."""
+def encode_file(
+    codec: Codec, source: str, target: BinaryIO, kbps: float | None, progress: Progress, entropy: bool = True
+) -> Encoded:
+    """Encode a recording into a `.lnt` file; several channels are mixed to one.
+
+    With `entropy`, the file is entropy-coded if the model has tables and that makes it smaller.
+    """
     with open_audio(source) as audio:
         rate, channels = audio.samplerate, audio.channels
         n_layers = codec.layers(kbps)
         stream = CodeEncoder(codec, rate)
-        writer = Writer(target, Header(codec.card.model_id, rate, n_layers), codec.layout)
+        header = Header(codec.card.model_id, rate, n_layers)
+        writer = Writer(target, header, codec.layout, codec.coder if entropy else None)
         count = 0
         block = _BLOCK_SECONDS * rate
         expected = -(-audio.frames // block) if 0 < audio.frames < 1 << 40 else None
@@ -145,7 +153,8 @@ def encode_file(codec: Codec, source: str, target: BinaryIO, kbps: float | None,
         writer.write(stream.flush())
         writer.samples = count
         writer.close()
-        return Encoded(count, channels, rate, writer.frames, n_layers)
+        plain_bytes = Geometry(header, codec.layout).file_bytes(writer.frames)
+        return Encoded(count, channels, rate, writer.frames, n_layers, plain_bytes)
 
 
 def _read_blocks(audio: soundfile.SoundFile, block: int) -> Iterator[np.ndarray]:
@@ -158,7 +167,7 @@ def decode_file(
     channel: LossyChannel | None = None,
 ) -> Decoded:  # fmt: skip
     """Decode a `.lnt` file into a recording whose format follows from the target's ending; a `channel` may lose frames."""
-    reader = Reader(source, {codec.card.model_id: codec.layout})
+    reader = Reader(source, codec.models)
     n_layers = reader.header.n_layers if kbps is None else min(codec.layers(kbps), reader.header.n_layers)
     rate_out = rate or reader.header.sample_rate
     stream = CodeDecoder(codec, rate_out, skip_delay=True)

@@ -6,10 +6,12 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from linnet.bits import Header, Layout, LayoutError, Writer
+from linnet.bits import CODED, EntropyCoder, Header, Layout, LayoutError, Tables, Writer
+from linnet.bits.tables import ColumnTables, Source
 
 DEFAULT = Layout(sizes=(4096,) * 6, layers=(1, 2, 3, 4, 5, 6), sample_rate=16_000, hop=192)
 MODEL_ID = b"\x5a\x17\xc0\xde"
+CODED_ID = b"\xc0\xde\x5a\x17"
 
 
 class Pipe(io.BytesIO):
@@ -62,6 +64,56 @@ def file_of(codes, n_layers=1, layout=DEFAULT, samples=None, sample_rate=44_100)
     """The bytes of a `.lnt` file."""
     out = Pipe()
     with Writer(out, Header(MODEL_ID, sample_rate, n_layers), layout) as writer:
+        writer.write(codes)
+        writer.samples = samples
+    return out.getvalue()
+
+
+def tables_for(layout, seed=0):
+    """Tables without sense for any layout of small columns, the same for the same seed."""
+    rng = np.random.default_rng(seed)
+    columns = []
+    n_groups = [min(size, 2 + column % 5) for column, size in enumerate(layout.sizes)]
+    for column, size in enumerate(layout.sizes):
+        sources = Source(int(rng.integers(column + 1)), int(rng.integers(1, 4))), Source(max(0, column - 1), int(column == 0))
+        clusters = rng.integers(0, 2, n_groups[sources[1].column]).astype(np.uint8)
+        clusters[0] = 1
+        shape = n_groups[sources[0].column], 2, n_groups[column]
+        costs = [rng.integers(least, 120, of).astype(np.uint8) for least, of in ((16, size), (0, shape))]
+        groups = rng.integers(0, n_groups[column], size).astype(np.uint8)
+        columns.append(ColumnTables(sources, groups, costs[0], clusters, costs[1]))
+    return Tables(tuple(columns))
+
+
+def coder_for(layout, seed=0):
+    return EntropyCoder(layout, tables_for(layout, seed), CODED_ID)
+
+
+@st.composite
+def small_layouts(draw):
+    """Any layout that tables are tested with."""
+    bits = draw(st.lists(st.integers(1, 7), min_size=1, max_size=6))
+    steps = draw(st.lists(st.integers(0, 1), min_size=len(bits) - 1, max_size=len(bits) - 1))
+    layers = (1, *(1 + np.cumsum(steps, dtype=int)).tolist())
+    try:
+        return Layout(tuple(2**b for b in bits), layers, 16_000, 192)
+    except LayoutError:  # as above
+        return Layout((256,) * len(bits), layers, 16_000, 192)
+
+
+def probable_codes(frames, coder, seed=0):
+    """Codes [frames, n_codes] that the coder's tables expect: what random bytes decode to."""
+    codes = np.zeros((frames, coder.layout.n_codes), np.int64)
+    data = np.random.default_rng(seed).bytes(8 * codes.size + 8)
+    for layer in range(1, coder.layout.n_layers + 1):
+        coder.decode(data[layer:], codes, layer)
+    return codes
+
+
+def coded_file_of(codes, coder, n_layers=1, samples=None, sample_rate=44_100):
+    """The bytes of an entropy-coded `.lnt` file."""
+    out = Pipe()
+    with Writer(out, Header(coder.model_id, sample_rate, n_layers, CODED), coder.layout, coder) as writer:
         writer.write(codes)
         writer.samples = samples
     return out.getvalue()

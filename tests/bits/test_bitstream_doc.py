@@ -8,8 +8,21 @@ import numpy as np
 import pytest
 from bits_strategies import DEFAULT
 
-from linnet.bits import MISSING, Header, Reader, Redundancy, Writer, pack_packets, pack_redundant, unpack_packets
-from linnet.bits.format import BLOCK_FRAMES, CUT_TRAILER, HEADER_BYTES, TRAILER_BYTES, VERSION, Geometry, crc16
+from linnet.bits import (
+    MISSING,
+    EntropyCoder,
+    Header,
+    Layout,
+    Reader,
+    Redundancy,
+    Tables,
+    Writer,
+    pack_packets,
+    pack_redundant,
+    unpack_packets,
+)
+from linnet.bits.format import BLOCK_FRAMES, CODED, CUT_TRAILER, HEADER_BYTES, PLAIN, TRAILER_BYTES, Geometry, crc16
+from linnet.bits.tables import frequencies
 
 DOC = (Path(__file__).parents[2] / "docs" / "bitstream.md").read_text(encoding="utf-8")
 MODEL_ID = bytes.fromhex("5a17c0de")
@@ -33,6 +46,22 @@ def test_the_whole_file():
         writer.write(codes)
         writer.samples = 1_500
     assert written.getvalue() == data
+
+
+def test_the_coded_file():
+    data = bytes.fromhex(" ".join(example("coded")))
+    layout = Layout((4,), (1,), 16_000, 192)
+    tables = Tables.from_bytes(bytes.fromhex(" ".join(example("tables"))))
+    coder = EntropyCoder(layout, tables, bytes.fromhex("c0de5a17"))
+    codes = np.array([[int(code)] for code in example("toy")[0]])
+    reader = Reader(io.BytesIO(data), {coder.model_id: coder})
+    np.testing.assert_array_equal(reader.read(), codes)
+    assert reader.samples == 7_680
+    written = io.BytesIO()
+    with Writer(written, Header(coder.model_id, 16_000, 1, CODED), layout, coder) as writer:
+        writer.write(codes)
+    assert written.getvalue() == data
+    assert ", ".join(map(str, frequencies(np.arange(8, dtype=np.uint8)))) in " ".join(DOC.split())
 
 
 def test_the_packets():
@@ -65,5 +94,5 @@ def test_the_lengths(frames, n_layers, length):
 
 
 def test_the_constants():
-    assert (HEADER_BYTES, TRAILER_BYTES, BLOCK_FRAMES, VERSION) == (14, 11, 256, 1)
+    assert (HEADER_BYTES, TRAILER_BYTES, BLOCK_FRAMES, PLAIN, CODED) == (14, 11, 256, 1, 2)
     assert CUT_TRAILER.hex() == "ff" * 11

@@ -1,6 +1,7 @@
 """Bits on the wire: packets and the `.lnt` file, as docs/bitstream.md specifies them. Needs numpy only."""
 
 from linnet.bits.container import Reader, Writer, read_header, thin
+from linnet.bits.entropy import EntropyCoder
 from linnet.bits.errors import (
     CodesError,
     CorruptFileError,
@@ -8,11 +9,12 @@ from linnet.bits.errors import (
     LinnetError,
     PacketError,
     SeekError,
+    TablesError,
     VersionError,
     WriteError,
     WrongModelError,
 )
-from linnet.bits.format import BLOCK_FRAMES, Header
+from linnet.bits.format import BLOCK_FRAMES, CODED, PLAIN, End, Geometry, Header
 from linnet.bits.packet import (
     MISSING,
     Codes,
@@ -25,13 +27,19 @@ from linnet.bits.packet import (
     unpack_packets,
 )
 from linnet.bits.redundancy import Redundancy, pack_redundant, recover, unpack_redundant
+from linnet.bits.tables import Tables
 
 __all__ = [
     "BLOCK_FRAMES",
+    "CODED",
     "MISSING",
+    "PLAIN",
     "Codes",
     "CodesError",
     "CorruptFileError",
+    "End",
+    "EntropyCoder",
+    "Geometry",
     "Header",
     "Layout",
     "LayoutError",
@@ -40,6 +48,8 @@ __all__ = [
     "Reader",
     "Redundancy",
     "SeekError",
+    "Tables",
+    "TablesError",
     "VersionError",
     "WriteError",
     "Writer",

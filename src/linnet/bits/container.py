@@ -6,30 +6,24 @@ Neither the writer nor the reader closes the file it was given. Both ask only fo
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import BinaryIO, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from linnet.bits.errors import CorruptFileError, LayoutError, SeekError, WriteError, WrongModelError
-from linnet.bits.format import (
-    BLOCK_FRAMES,
-    CRC_BYTES,
-    CUT_TRAILER,
-    HEADER_BYTES,
-    TRAILER_BYTES,
-    End,
-    Geometry,
-    Header,
-    block_crc,
-)
-from linnet.bits.packet import MISSING, Codes, Layout, check_codes, pack, unpack
+from linnet.bits.coded import CodedBody, coded_block, thin_coded
+from linnet.bits.entropy import EntropyCoder
+from linnet.bits.errors import LayoutError, SeekError, WriteError, WrongModelError
+from linnet.bits.format import BLOCK_FRAMES, CODED, CUT_TRAILER, HEADER_BYTES, PLAIN, End, Geometry, Header, damage
+from linnet.bits.packet import MISSING, Codes, Layout, check_codes
+from linnet.bits.plain import PlainBody, plain_block
 
 OnDamage = Literal["raise", "conceal"]
+Models = Mapping[bytes, Layout | EntropyCoder]
 
 
 class Writer:
@@ -41,30 +35,39 @@ class Writer:
         fileobj: where to write; need not be seekable.
         header: its `n_layers` layers of the codes are written.
         layout: of the model's codes.
+        coder: of the same model. The file is entropy-coded if that makes its first block smaller, or if the header says so.
 
     Attributes:
+        header: as written; whether the file is entropy-coded is known from the end of the first block on.
         samples: length of the sound, one channel, at the header's sample rate, in the trailer; set it any time before
             closing. None writes the length of all frames.
 
     Raises:
         LayoutError: if the header asks for more layers than the layout has.
+        WriteError: if the header says that the file is entropy-coded, and there is no coder or it is another model's.
     """
 
-    def __init__(self, fileobj: BinaryIO, header: Header, layout: Layout) -> None:
+    def __init__(self, fileobj: BinaryIO, header: Header, layout: Layout, coder: EntropyCoder | None = None) -> None:
+        if header.version == CODED and (coder is None or coder.model_id != header.model_id):
+            raise WriteError("an entropy-coded file needs the coder of its model: give that, or a header of version 1")
         self._geometry = Geometry(header, layout)
+        self._coder = coder
         self.header = header
         self.layout = layout
         self.samples: int | None = None
         self._file = fileobj
         self._pending: Codes = np.empty((0, layout.n_codes), np.int64)
+        self._frames = 0
         self._blocks = 0
         self._closed = False
-        fileobj.write(header.to_bytes())
+        self._begun = coder is None or header.version == CODED
+        if self._begun:
+            fileobj.write(header.to_bytes())
 
     @property
     def frames(self) -> int:
         """Frames written so far, those of the block being filled included."""
-        return self._blocks * BLOCK_FRAMES + len(self._pending)
+        return self._frames
 
     def write(self, codes: npt.ArrayLike) -> None:
         """Append frames.
@@ -79,7 +82,7 @@ class Writer:
         """
         if self._closed:
             raise WriteError("this file is closed: open another to write more")
-        check_codes(codes, self.layout, self.header.n_layers)  # all of them before any of them goes out
+        self._frames += len(check_codes(codes, self.layout, self.header.n_layers))  # all before any of them goes out
         codes = np.concatenate([self._pending, np.asarray(codes, np.int64)])
         whole = len(codes) // BLOCK_FRAMES * BLOCK_FRAMES
         for start in range(0, whole, BLOCK_FRAMES):
@@ -104,14 +107,31 @@ class Writer:
         end = CUT_TRAILER if cut else self._geometry.trailer(frames, samples)
         if len(self._pending):
             self._write_block(self._pending)
+        elif not self._begun:
+            self._begin(self._pending)
         self._file.write(end)
         self._file.flush()
         self._closed = True
 
     def _write_block(self, codes: Codes) -> None:
-        payload = pack(codes, self.layout, self.header.n_layers)
-        self._file.write(payload + block_crc(payload, self._blocks))
+        if not self._begun:
+            self._begin(codes)
+        coder = self._coder
+        if coder is not None and self.header.version == CODED:
+            data = coded_block(codes, self._blocks, coder, self.header.n_layers)
+        else:
+            data = plain_block(codes, self._blocks, self._geometry)
+        self._file.write(data)
         self._blocks += 1
+
+    def _begin(self, codes: Codes) -> None:
+        """Choose how to write, by the first block, and write the header."""
+        if self._coder is not None and len(codes):
+            coded = coded_block(codes, 0, self._coder, self.header.n_layers)
+            if len(coded) < len(plain_block(codes, 0, self._geometry)):
+                self.header = replace(self.header, version=CODED, model_id=self._coder.model_id)
+        self._file.write(self.header.to_bytes())
+        self._begun = True
 
     def __enter__(self) -> Self:
         return self
@@ -126,7 +146,8 @@ class Reader:
 
     Args:
         fileobj: placed at the header; what follows up to its end is the file. Seekable or not.
-        layouts: of the models at hand, by model identity; the header's picks one.
+        models: the layouts of the models at hand, by model identity, and the coders of those that have tables; the header's
+            picks one.
         on_damage: a block whose CRC is wrong raises CorruptFileError, or becomes rows of -1, as if lost in a network.
 
     Attributes:
@@ -137,41 +158,42 @@ class Reader:
     Raises:
         CorruptFileError: if this is no `.lnt` file, or its header is cut or damaged.
         VersionError: if a newer Linnet wrote it.
-        WrongModelError: if its model is not in `layouts`.
+        WrongModelError: if its model is not in `models`, or only its layout is and the file needs a coder.
         LayoutError: if the file has more layers than its model.
     """
 
-    def __init__(self, fileobj: BinaryIO, layouts: Mapping[bytes, Layout], on_damage: OnDamage = "raise") -> None:
+    def __init__(self, fileobj: BinaryIO, models: Models, on_damage: OnDamage = "raise") -> None:
         self.header = read_header(fileobj)
-        if self.header.model_id not in layouts:
-            raise WrongModelError(f"the file needs model {self.header.model_id.hex()}: name it with --model")
-        self.layout = layouts[self.header.model_id]
+        model = _model_of(self.header, models)
+        self.layout = _layout_of(model)
         self.damaged: set[int] = set()
-        self._file = fileobj
+        self._seekable = fileobj.seekable()
         self._on_damage = on_damage
-        self._geometry = Geometry(self.header, self.layout)
-        self._block = 0
-        self._buffer = b""
+        geometry = Geometry(self.header, self.layout)
+        if self.header.version == PLAIN:
+            self._body: PlainBody | CodedBody = PlainBody(fileobj, geometry)
+        elif isinstance(model, EntropyCoder):
+            self._body = CodedBody(fileobj, geometry, model)
+        else:
+            raise WrongModelError("the file is entropy-coded, and its model is here without its tables: give those too")
         self._pending = self._no_codes()
-        self._start = fileobj.tell() if fileobj.seekable() else None
-        self._end = None if self._start is None else self._find_end(self._start)
 
     @property
     def frames(self) -> int | None:
         """Frames that can be read; None in a pipe until its end is seen."""
-        return self._end.frames if self._end else None
+        return self._body.end.frames if self._body.end else None
 
     @property
     def samples(self) -> int | None:
         """Samples of the sound, one channel, at the header's sample rate; None in a pipe until its end is seen, and in
         a file that was cut."""
-        return self._end.samples if self._end else None
+        return self._body.end.samples if self._body.end else None
 
     @property
     def truncated(self) -> bool:
         """Whether the file was cut (or its trailer damaged); in a pipe known once its end is seen. The frames after the
         last whole block of a cut file, 256 or fewer, could not be checked."""
-        return self._end is not None and self._end.truncated
+        return self._body.end is not None and self._body.end.truncated
 
     def read(self, frames: int | None = None) -> Codes:
         """The next `frames` frames, or all that are left.
@@ -201,15 +223,14 @@ class Reader:
             SeekError: in a pipe, or for a frame before the first.
             CorruptFileError: if the block it lies in is damaged, unless such are concealed.
         """
-        if self._start is None:
+        if not self._seekable:
             raise SeekError("a pipe cannot be seeked: save it as a file first")
         if frame < 0:
             raise SeekError(f"frame {frame}: frames count from 0")
         # Not beyond the end: an offset computed from a wild number may be more than the system can seek to.
         frame = min(frame, self.frames or 0)
-        self._block, within = divmod(frame, BLOCK_FRAMES)
-        self._file.seek(self._start + self._block * self._geometry.block_bytes)
-        self._buffer = b""
+        block, within = divmod(frame, BLOCK_FRAMES)
+        self._body.seek(block)
         self._pending = self._no_codes()
         self.read(within)
 
@@ -221,49 +242,17 @@ class Reader:
 
     def _next_block(self) -> Codes | None:
         """The codes of the next block, or None at the end."""
-        self._fill()
-        index, geometry, end = self._block, self._geometry, self._end
-        frames = BLOCK_FRAMES if end is None else min(BLOCK_FRAMES, end.frames - index * BLOCK_FRAMES)
-        if frames <= 0:
+        index = self._body.block
+        found = self._body.next()
+        if found is None:
             return None
-        size = geometry.payload_bytes(frames)
-        payload, checksum = self._buffer[:size], self._buffer[size : size + CRC_BYTES]
-        self._buffer = self._buffer[size + CRC_BYTES :]
-        self._block += 1
-        checked = end is None or index < end.checked_blocks
-        if (checked and checksum != block_crc(payload, index)) or len(payload) < size:
-            return self._damage(index, frames)
-        return unpack(payload, frames, self.layout, self.header.n_layers)
-
-    def _fill(self) -> None:
-        """Have a block and a byte more than a trailer in the buffer, so that this block is surely not the last one.
-
-        At the end of the file, have what is left and know what it is.
-        """
-        wanted = self._geometry.block_bytes + TRAILER_BYTES + 1
-        while len(self._buffer) < wanted:
-            piece = self._file.read(wanted - len(self._buffer))
-            if not piece:
-                break
-            self._buffer += piece
-        if len(self._buffer) < wanted and self._end is None:
-            length = self._block * self._geometry.block_bytes + len(self._buffer)
-            self._end = self._geometry.end(length, self._buffer[-TRAILER_BYTES:])
-
-    def _find_end(self, start: int) -> End:
-        """Look at the end of a seekable file, and come back."""
-        length = self._file.seek(0, os.SEEK_END) - start
-        self._file.seek(start + max(0, length - TRAILER_BYTES))
-        tail = self._file.read(TRAILER_BYTES)
-        self._file.seek(start)
-        return self._geometry.end(length, tail)
-
-    def _damage(self, index: int, frames: int) -> Codes:
+        frames, codes = found
+        if codes is not None:
+            return codes
         self.damaged.add(index)
         if self._on_damage == "conceal":
             return np.full((frames, self.layout.n_codes), MISSING, np.int64)
-        first = index * BLOCK_FRAMES
-        raise CorruptFileError(f"frames {first} to {first + frames - 1} are damaged: fetch the file again, or conceal them")
+        raise damage(index, frames)
 
     def _no_codes(self) -> Codes:
         return np.empty((0, self.layout.n_codes), np.int64)
@@ -279,26 +268,44 @@ def read_header(fileobj: BinaryIO) -> Header:
     return Header.from_bytes(fileobj.read(HEADER_BYTES))
 
 
-def thin(src: BinaryIO, dst: BinaryIO, n_layers: int, layouts: Mapping[bytes, Layout]) -> Reader:
-    """Copy a file without its layers above `n_layers`, as a stream and without decoding a sound.
+def thin(src: BinaryIO, dst: BinaryIO, n_layers: int, models: Models) -> End:
+    """Copy a file without its layers above `n_layers`, as a stream and without decoding a sound; layouts alone are enough.
 
     A cut file gives a cut file.
 
     Returns:
-        The reader at its end: `truncated`, `frames` and `samples` say what was copied.
+        What was copied: frames (of a block that was cut, those whose first layer was whole), samples, whether it was cut.
 
     Raises:
         LayoutError: if the file has not that many layers.
         CorruptFileError: if a block is damaged; what is in `dst` then reads as cut.
         VersionError, WrongModelError: as the Reader.
     """
-    reader = Reader(src, layouts)
-    if not 1 <= n_layers <= reader.header.n_layers:
-        raise LayoutError(f"{n_layers} layers of a file that has {reader.header.n_layers}: choose no more than it has")
-    header = Header(reader.header.model_id, reader.header.sample_rate, n_layers)
-    with Writer(dst, header, reader.layout) as writer:
-        for codes in reader:
+    header = read_header(src)
+    geometry = Geometry(header, _layout_of(_model_of(header, models)))
+    if not 1 <= n_layers <= header.n_layers:
+        raise LayoutError(f"{n_layers} layers of a file that has {header.n_layers}: choose no more than it has")
+    kept = replace(header, n_layers=n_layers)
+    if header.version == CODED:
+        return thin_coded(src, dst, kept, geometry)
+    body = PlainBody(src, geometry)
+    with Writer(dst, kept, geometry.layout) as writer:
+        while (found := body.next()) is not None:
+            frames, codes = found
+            if codes is None:
+                raise damage(body.block - 1, frames)
             writer.write(codes)
-        writer.samples = reader.samples
-        writer.close(cut=reader.truncated)
-    return reader
+        assert body.end is not None
+        writer.samples = body.end.samples
+        writer.close(cut=body.end.truncated)
+    return body.end
+
+
+def _model_of(header: Header, models: Models) -> Layout | EntropyCoder:
+    if header.model_id not in models:
+        raise WrongModelError(f"the file needs model {header.model_id.hex()}: name it with --model")
+    return models[header.model_id]
+
+
+def _layout_of(model: Layout | EntropyCoder) -> Layout:
+    return model.layout if isinstance(model, EntropyCoder) else model

@@ -35,3 +35,7 @@ class WriteError(LinnetError):
 
 class SeekError(LinnetError):
     """A seek in a stream that cannot be seeked, or to a frame before the first."""
+
+
+class TablesError(LinnetError):
+    """Tables for entropy coding that contradict themselves or their model."""

@@ -2,8 +2,9 @@
 
     header (14 bytes) | block | block | ... | last block, shorter | trailer (11 bytes)
 
-A block is 256 frames and a CRC, so its place follows from its number and frames can be found without an index. The
-lengths stand in a trailer because whoever writes into a pipe does not know them earlier, and can never go back.
+In version 1 a block is 256 frames of a fixed size and a CRC, so its place follows from its number and frames can be found
+without an index; in version 2, `linnet.bits.coded`, it says how long it is. The lengths stand in a trailer because whoever
+writes into a pipe does not know them earlier, and can never go back.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from linnet.bits.errors import CorruptFileError, LayoutError, VersionError, Writ
 from linnet.bits.packet import Layout
 
 MAGIC = b"LNT"
-VERSION = 1
+PLAIN, CODED = 1, 2
+"""Versions of the file: frames of a fixed size, and entropy-coded blocks."""
 BLOCK_FRAMES = 256  # a multiple of 8, so that a whole block has no filling bits; 3.07 s of the default model
 CRC_BYTES = 2
 HEADER_BYTES = 14
@@ -40,6 +42,7 @@ class Header:
         model_id: the first four bytes of the model's identity.
         sample_rate: of the sound that was encoded, in Hz, 8000 to 192000; not the codec's own.
         n_layers: layers in every frame.
+        version: PLAIN or CODED.
 
     Raises:
         WriteError: if one of these is out of range.
@@ -48,6 +51,7 @@ class Header:
     model_id: bytes
     sample_rate: int
     n_layers: int
+    version: int = PLAIN
 
     def __post_init__(self) -> None:
         if len(self.model_id) != MODEL_ID_BYTES:
@@ -58,10 +62,12 @@ class Header:
             )
         if not 1 <= self.n_layers <= 255:
             raise WriteError(f"{self.n_layers} layers: a file carries 1 to 255")
+        if self.version not in (PLAIN, CODED):
+            raise WriteError(f"version {self.version}: choose {PLAIN} or {CODED}")
 
     def to_bytes(self) -> bytes:
         """The header's 14 bytes."""
-        fields = MAGIC + bytes([VERSION]) + self.model_id + self.sample_rate.to_bytes(3) + bytes([self.n_layers])
+        fields = MAGIC + bytes([self.version]) + self.model_id + self.sample_rate.to_bytes(3) + bytes([self.n_layers])
         return fields + crc16(fields, 0xFFFF)
 
     @classmethod
@@ -74,15 +80,17 @@ class Header:
         """
         if data[: len(MAGIC)] != MAGIC[: len(data)] or not data:
             raise CorruptFileError("this is not a .lnt file: give one that 'linnet encode' has written")
-        if len(data) > len(MAGIC) and data[len(MAGIC)] != VERSION:
-            raise VersionError(f"a .lnt file of version {data[len(MAGIC)]}, and this Linnet reads {VERSION}: update it")
+        if len(data) > len(MAGIC) and data[len(MAGIC)] not in (PLAIN, CODED):
+            raise VersionError(
+                f"a .lnt file of version {data[len(MAGIC)]}, and this Linnet reads {PLAIN} and {CODED}: update it"
+            )
         if len(data) < HEADER_BYTES:
             raise CorruptFileError("the file is cut inside its header and holds no sound: fetch it again")
         fields, checksum = data[: HEADER_BYTES - CRC_BYTES], data[HEADER_BYTES - CRC_BYTES : HEADER_BYTES]
         if crc16(fields, 0xFFFF) != checksum:
             raise CorruptFileError("the file's header is damaged: fetch it again")
         try:
-            return cls(fields[4:8], int.from_bytes(fields[8:11]), fields[11])
+            return cls(fields[4:8], int.from_bytes(fields[8:11]), fields[11], fields[3])
         except WriteError as error:  # a valid checksum over values that no writer writes
             raise CorruptFileError(f"the file's header is wrong: {error}") from error
 
@@ -109,7 +117,7 @@ class End:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where everything lies in a file, and how much it can hold. Offsets count from the end of the header.
+    """Where everything lies in a plain file, and how much any file can hold. Offsets count from the end of the header.
 
     Raises:
         LayoutError: if the file has more layers than the model.
@@ -141,6 +149,10 @@ class Geometry:
         blocks, rest = divmod(frames, BLOCK_FRAMES)
         return blocks * self.block_bytes + (self.payload_bytes(rest) + CRC_BYTES if rest else 0)
 
+    def file_bytes(self, frames: int) -> int:
+        """Bytes of a plain file of `frames` frames."""
+        return HEADER_BYTES + self.body_bytes(frames) + TRAILER_BYTES
+
     def samples(self, frames: int) -> int:
         """Samples that `frames` frames last, one channel, at the header's sample rate; rounded down."""
         return frames * self.layout.hop * self.header.sample_rate // self.layout.sample_rate
@@ -158,16 +170,18 @@ class Geometry:
         fields = frames.to_bytes(4) + samples.to_bytes(5)
         return fields + crc16(fields, 0xFFFF)
 
-    def end(self, length: int, tail: bytes) -> End:
-        """What the file holds, from the number of bytes after the header and the last (up to) 11 of them."""
+    def read_trailer(self, tail: bytes) -> End | None:
+        """What a trailer says, or None if these bytes are none."""
         frames, samples = int.from_bytes(tail[:4]), int.from_bytes(tail[4:9])
-        if (
-            len(tail) == TRAILER_BYTES
-            and tail[9:] == crc16(tail[:9], 0xFFFF)
-            and self.body_bytes(frames) + TRAILER_BYTES == length
-            and self._samples_fit(frames, samples)
-        ):
-            return End(frames, samples, -(-frames // BLOCK_FRAMES))
+        if len(tail) != TRAILER_BYTES or tail[9:] != crc16(tail[:9], 0xFFFF) or not self._samples_fit(frames, samples):
+            return None
+        return End(frames, samples, -(-frames // BLOCK_FRAMES))
+
+    def end(self, length: int, tail: bytes) -> End:
+        """What a plain file holds, from the number of bytes after the header and the last (up to) 11 of them."""
+        trailer = self.read_trailer(tail)
+        if trailer and self.body_bytes(trailer.frames) + TRAILER_BYTES == length:
+            return trailer
         # Cut. A block is sure to be a whole one only if more follows it than a trailer could be.
         blocks = max(0, length - TRAILER_BYTES) // self.block_bytes
         filling = 7 if self.frame_bits < 8 else 0  # smaller frames could be read out of the filling of the last byte
@@ -177,6 +191,12 @@ class Geometry:
     def _samples_fit(self, frames: int, samples: int) -> bool:
         """Whether the frames can hold the sound. One frame is granted, for the rounding of whoever resampled."""
         return 0 <= samples <= self.samples(frames + 1)
+
+
+def damage(index: int, frames: int) -> CorruptFileError:
+    """The error for a damaged block."""
+    first = index * BLOCK_FRAMES
+    return CorruptFileError(f"frames {first} to {first + frames - 1} are damaged: fetch the file again, or conceal them")
 
 
 def block_crc(payload: bytes, index: int) -> bytes:

@@ -27,6 +27,8 @@ class Codec:
     def __init__(self, bundle: Bundle, threads: int = 1):
         self.card = bundle.card
         self.layout = bundle.card.layout
+        self.coder = bundle.coder
+        self.models = bundle.models  # what reads its files
         self.encoder_graph = Graph(bundle.encoder, threads)
         self.decoder_graph = Graph(bundle.decoder, threads)
 

@@ -1,0 +1,32 @@
+"""Fitting a model's tables for entropy coding to a corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import soundfile
+
+from linnet.bits.fit import fit_tables
+from linnet.bundle import add_tables
+from linnet.evaluate.sets import find_files
+from linnet.files import Progress
+from linnet.runtime.codec import Codec
+
+
+def fit_bundle(model: str, corpus: Path, split: str, progress: Progress) -> tuple[int, float]:
+    """Put tables fitted to the speech of a corpus's `split` into a bundle's folder, in place of any that are there.
+
+    Returns:
+        The bytes of the tables, and the hours of speech.
+
+    Raises:
+        SetError: if there is no such speech.
+        BundleError: if the bundle cannot be read, or is a zip.
+    """
+    codec = Codec.open(model)
+    files = find_files(corpus, split)
+    recordings = [codec.encode_codes(*soundfile.read(path, dtype="float32")) for path in progress(files, len(files))]
+    hours = sum(map(len, recordings)) / codec.layout.frame_rate / 3600
+    tables = fit_tables(recordings, codec.layout).to_bytes()
+    add_tables(model, tables, {"split": split, "hours": round(hours, 2)})
+    return len(tables), hours
