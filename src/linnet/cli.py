@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _ELSEWHERE = {
     "budget": ("linnet.evaluate.budget:command", "eval", "What a model costs, against the LRAC limits."),
     "compare": ("linnet.evaluate.cli:compare", "eval", "Any codecs on a set of recordings: a page to look at and listen to."),
+    "conditions": ("linnet.evaluate.cli:conditions", "eval", "Make a set of noise, rooms, loss and more from a corpus."),
     "eval": ("linnet.evaluate.cli:evaluate", "eval", "Score a model beside other codecs on a set of recordings."),
     "export": ("linnet.lab.cli:export", "train", "Make a bundle of a checkpoint."),
     "train": ("linnet.lab.cli:train", "train", "Train what a recipe says."),

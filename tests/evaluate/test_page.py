@@ -18,8 +18,9 @@ from linnet.evaluate.codecs import Contestant
 from linnet.evaluate.codecs.g711 import G711
 from linnet.evaluate.page import hardest_files, write_page
 from linnet.evaluate.page.loudness import loudness
-from linnet.evaluate.runner import Report, Row, evaluate
-from linnet.evaluate.sets import find_files
+from linnet.evaluate.report import Report, Row
+from linnet.evaluate.runner import evaluate
+from linnet.evaluate.sets import find_clips
 from linnet.evaluate.store import Store
 from linnet.evaluate.tables import as_json
 
@@ -38,9 +39,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     soundfile.write(folder / HOSTILE, speech[2 * RATE : 4 * RATE], RATE)
     store = Store(tmp_path_factory.mktemp("store"))
     contestants = [Contestant(G711("g711a", "a"), (64.0,)), Contestant(G711("g711mu", "mu"), (64.0,))]
-    report = evaluate(contestants, find_files(folder), METRICS, store, root=folder)
+    report = evaluate(contestants, find_clips(folder), METRICS, store)
     document = as_json(report, METRICS, "linnet compare '<!--'", 2)
-    return write_page(report, document, METRICS, store, folder, listen=2)
+    return write_page(report, document, METRICS, store, find_clips(folder), listen=2)
 
 
 class Collector(html.parser.HTMLParser):
@@ -105,7 +106,7 @@ def test_clips_sound_as_they_did_at_one_loudness(parsed: Collector) -> None:
 
 
 def test_the_pairs_are_in_the_page(parsed: Collector) -> None:
-    pairs = json.loads(parsed.data)["pairs"]
+    pairs = json.loads(parsed.data)["pairs"]["clean"]
     assert set(pairs) == set(METRICS)
     one, other, difference, low, high, p, files = pairs["si_sdr"][0]
     assert (one, other, files) == ("g711a 64", "g711mu 64", 2)

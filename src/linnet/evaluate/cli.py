@@ -1,4 +1,4 @@
-"""`linnet eval`, the table of a model beside other codecs, and `linnet compare`, any codecs on one page: one engine."""
+"""`linnet eval`, a table, `linnet compare`, a page, and `linnet conditions`, the set that both of them can be run on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import click
 
 from linnet.bits.errors import LinnetError
 from linnet.evaluate.codecs import CODECS, Contestant, parse_codecs
+from linnet.evaluate.conditions.grammar import Condition, described, parse_conditions
+from linnet.evaluate.conditions.making import MANIFEST, Source, differences, fingerprint, make_set
 from linnet.evaluate.metrics import METRICS
 from linnet.evaluate.page import write_page
-from linnet.evaluate.runner import Report
+from linnet.evaluate.report import Report
 from linnet.evaluate.runner import evaluate as run
-from linnet.evaluate.sets import find_files
+from linnet.evaluate.sets import Clip, find_clips
 from linnet.evaluate.store import Store, default_folder
 from linnet.evaluate.tables import as_csv, as_json, as_markdown, as_text, told
 
@@ -29,19 +32,45 @@ class OptionError(LinnetError):
     """An option's value that cannot be understood."""
 
 
-def _engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What both commands ask for."""
-    path = click.Path(path_type=Path, file_okay=False)
-    options = (
-        click.option("--split", default="test", show_default=True, help="Split of a corpus."),
-        click.option("--metrics", help=f"Some of {','.join(METRICS)}.  [default: those that are installed]"),
-        click.option("--limit", type=click.IntRange(min=1), help="At most so many files, spread evenly over the set."),
-        click.option("--jobs", type=click.IntRange(min=1), help="Processes.  [default: the cores at hand]"),
-        click.option("--cache", type=path, help=f"Where results are kept.  [default: {default_folder()}]"),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+def _options(*options: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that several commands have, as one decorator."""
+
+    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorated
+
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+_set_options = _options(
+    click.option("--split", default="test", show_default=True, help="Split of a corpus."),
+    click.option("--limit", type=click.IntRange(min=1), help="At most so many files, spread evenly over the set."),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what chance decides."),
+)
+set_options = _options(
+    click.option(
+        "--condition",
+        "conditions",
+        multiple=True,
+        help=f"What happens to speech, joined by '+'. Repeatable. {described()}.",
+    ),
+    _set_options,
+    click.option("--cache", type=_FOLDER, help=f"Where results are kept.  [default: {default_folder()}]"),
+    click.option("--jobs", type=click.IntRange(min=1), help="Processes.  [default: the cores at hand]"),
+)
+_engine_options = _options(
+    set_options,
+    click.option("--metrics", help=f"Some of {','.join(METRICS)}.  [default: those that are installed]"),
+    click.option(
+        "--against",
+        type=click.Choice(["clean", "input"]),
+        default="clean",
+        show_default=True,
+        help="Judge against the speech without what disturbs it, or against what the codec was given.",
+    ),
+)
 
 
 _CODEC_HELP = (
@@ -67,7 +96,7 @@ def evaluate(
     markdown: Path | None,
     **engine: Any,
 ) -> None:
-    """Score MODEL (a name or a path) and other codecs on the speech in a folder.
+    """Score MODEL (a name or a path) and other codecs on the speech in a folder, under any conditions.
 
     Audio is judged at 16 kHz, one channel. The figures are means over the files, with 95 % bootstrap intervals. What was
     measured before is not measured again.
@@ -76,12 +105,12 @@ def evaluate(
     if len(first) != 1:
         raise OptionError(f"{model!r} is not one model: name one, and the others with --codec")
     others = [contestant for contestant in parse_codecs(codecs) if contestant.codec != first[0].codec]
-    report, names, n_files, _ = _run(folder, [*first, *others], **engine)
-    _print(report, names)
+    done = _run(folder, [*first, *others], **engine)
+    _print(done)
     if json_out is not None:
-        _write(json_out, _json(as_json(report, names, command_line(), n_files)))
+        _write(json_out, _json(as_json(done.report, done.metrics, command_line(), len(done.clips))))
     if markdown is not None:
-        _write(markdown, as_markdown(report, names, command_line(), n_files))
+        _write(markdown, as_markdown(done.report, done.metrics, command_line(), len(done.clips)))
 
 
 @click.command("compare")
@@ -98,44 +127,93 @@ def compare(folder: Path, codecs: tuple[str, ...], kbps: str | None, out: Path, 
     before is not measured again, and an interrupted run goes on where it was.
     """
     contestants = parse_codecs(codecs or _COMPARED, _rates(kbps) if kbps else ())
-    report, names, n_files, store = _run(folder, contestants, **engine)
+    done = _run(folder, contestants, **engine)
     out.mkdir(parents=True, exist_ok=True)
-    document = as_json(report, names, command_line(), n_files)
+    document = as_json(done.report, done.metrics, command_line(), len(done.clips))
     _write(out / "results.json", _json(document))
-    _write(out / "results.csv", as_csv(report, names))
-    _write(out / "report.html", write_page(report, document, names, store, folder, listen))
-    _print(report, names)
+    _write(out / "results.csv", as_csv(done.report, done.metrics))
+    _write(out / "report.html", write_page(done.report, document, done.metrics, done.store, done.clips, listen))
+    _print(done)
     click.echo(f"{out / 'report.html'}: open it in a browser")
 
 
+@click.command("conditions")
+@click.argument("folder", metavar="SET", type=click.Path(path_type=Path))
+@click.option("--condition", "names", multiple=True, required=True, help=f"Joined by '+'. Repeatable. {described()}.")
+@click.option("--out", required=True, type=_FOLDER, help="Folder for the audio and manifest.csv.")
+@click.option("--like", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="A manifest to agree with.")
+@_set_options
+def conditions(
+    folder: Path, names: tuple[str, ...], out: Path, like: Path | None, split: str, limit: int | None, seed: int
+) -> None:
+    """Make a set of clips under conditions from SET, a corpus or a folder: the same one from the same corpus and seed.
+
+    The folder is a SET for the other commands; its manifest says what was done to each clip, with SHA-256 of the samples.
+    """
+    chosen = parse_conditions(names)
+    manifest = make_set(Source(folder, split, seed), chosen, out, limit)
+    click.echo(f"{manifest}: {len(find_clips(out, split))} clips under {len(chosen)} conditions")
+    if like is not None:
+        found = differences(manifest, like)
+        if found:
+            raise OptionError(f"{len(found)} clips are not those of {like}, such as {found[0]}: take the same corpus and seed")
+        click.echo(f"every clip is that of {like}")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run gave: the report, its metrics and clips, and where the audio is."""
+
+    report: Report
+    metrics: list[str]
+    clips: list[Clip]
+    store: Store
+
+
 def _run(
-    folder: Path,
-    contestants: Sequence[Contestant],
-    split: str,
-    metrics: str | None,
-    limit: int | None,
-    jobs: int | None,
-    cache: Path | None,
-) -> tuple[Report, list[str], int, Store]:
-    """The report, the metrics, the number of files, and where the audio is."""
+    folder: Path, contestants: Sequence[Contestant], metrics: str | None, jobs: int | None, against: str, **chosen: Any
+) -> Done:
+    names = _listed(metrics) if metrics else _installed()
+    clips, store = chosen_clips(folder, **chosen)
+    if against == "input":
+        clips = [replace(clip, reference=None, reference_sha256="") for clip in clips]
+    return Done(measured(contestants, clips, names, store, jobs), names, clips, store)
+
+
+def chosen_clips(
+    folder: Path, conditions: tuple[str, ...], split: str, limit: int | None, seed: int, cache: Path | None
+) -> tuple[list[Clip], Store]:
+    """The clips that `set_options` choose, made in the cache if conditions are asked for; and where results are kept."""
+    store = Store(cache or default_folder())
+    if not conditions:
+        return find_clips(folder, split, limit), store
+    asked: list[Condition] = parse_conditions(conditions)
+    source = Source(folder, split, seed)
+    made = store.folder / "sets" / fingerprint(source, asked, limit)
+    if not (made / MANIFEST).exists():
+        make_set(source, asked, made, limit)
+    click.echo(f"{made}: the clips under {len(asked)} conditions, with their manifest", err=True)
+    return find_clips(made, split), store
+
+
+def measured(
+    contestants: Sequence[Contestant], clips: Sequence[Clip], metrics: Sequence[str], store: Store, jobs: int | None
+) -> Report:
+    """What the engine finds, with a bar on a terminal."""
     if not contestants:
         raise OptionError("nothing to compare: name codecs with --codec")
-    names = _listed(metrics) if metrics else _installed()
-    files, store = find_files(folder, split, limit), Store(cache or default_folder())
     jobs = jobs or _cores()
     if not sys.stderr.isatty():  # where click's bar would still print its label
-        report = run(contestants, files, names, store, jobs, root=folder)
-    else:
-        with click.progressbar(length=len(files) * len(contestants), label="codecs x files", file=sys.stderr) as bar:
-            report = run(contestants, files, names, store, jobs, root=folder, on_done=lambda: bar.update(1))
-    return report, names, len(files), store
+        return run(contestants, clips, metrics, store, jobs)
+    with click.progressbar(length=len(clips) * len(contestants), label="codecs x files", file=sys.stderr) as bar:
+        return run(contestants, clips, metrics, store, jobs, on_done=lambda: bar.update(1))
 
 
-def _print(report: Report, metrics: Sequence[str]) -> None:
-    click.echo(as_text(report, metrics))
-    for skipped in report.skipped:
+def _print(done: Done) -> None:
+    click.echo(as_text(done.report, done.metrics))
+    for skipped in done.report.skipped:
         click.echo(f"{skipped.codec} is skipped: {skipped.reason}", err=True)
-    for row in report.errors:
+    for row in done.report.errors:
         click.echo(told(row), err=True)
 
 
