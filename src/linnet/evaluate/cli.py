@@ -62,7 +62,7 @@ set_options = _options(
 )
 _engine_options = _options(
     set_options,
-    click.option("--metrics", help=f"Some of {','.join(METRICS)}.  [default: those that are installed]"),
+    click.option("--metrics", help=f"Some of {','.join(METRICS)}; default: the quick ones that are installed; all."),
     click.option(
         "--against",
         type=click.Choice(["clean", "input"]),
@@ -173,7 +173,7 @@ class Done:
 def _run(
     folder: Path, contestants: Sequence[Contestant], metrics: str | None, jobs: int | None, against: str, **chosen: Any
 ) -> Done:
-    names = _listed(metrics) if metrics else _installed()
+    names = _metrics(metrics)
     clips, store = chosen_clips(folder, **chosen)
     if against == "input":
         clips = [replace(clip, reference=None, reference_sha256="") for clip in clips]
@@ -224,11 +224,29 @@ def command_line() -> str:
 
 
 def _installed() -> list[str]:
-    """The metrics whose packages are there; the others are told."""
-    missing = sorted({metric.package for metric in METRICS.values() if not metric.available()})
+    """The usual metrics whose packages are there; the others are told."""
+    usual = {name: metric for name, metric in METRICS.items() if metric.default}
+    missing = sorted({metric.package for metric in usual.values() if not metric.available()})
     if missing:
         click.echo(f"without the metrics of {', '.join(missing)}: pip install 'linnet[eval]'", err=True)
-    return [name for name, metric in METRICS.items() if metric.available()]
+    return [name for name, metric in usual.items() if metric.available()]
+
+
+def _metrics(text: str | None) -> list[str]:
+    """What --metrics says. What is asked for by name and not installed is an error; of 'all', only told."""
+    names: list[str] = []
+    for name in _listed(text or "default"):
+        if name == "default":
+            names += _installed()
+        elif name == "all":
+            for other, metric in METRICS.items():
+                if metric.available():
+                    names.append(other)
+                else:
+                    click.echo(f"without {other}: {metric.install}", err=True)
+        else:
+            names.append(name)
+    return list(dict.fromkeys(names))
 
 
 def _json(document: dict[str, Any]) -> str:

@@ -22,9 +22,12 @@ from linnet.evaluate.alignment import align, shift
 from linnet.evaluate.codecs import CodecError, Contestant, Output, through
 from linnet.evaluate.conditions.grammar import parse_condition
 from linnet.evaluate.metrics import METRICS, RATE, MissingPackageError
+from linnet.evaluate.metrics.versa import VersaMetric, score
 from linnet.evaluate.report import Report, Row, Skipped, summarize
 from linnet.evaluate.sets import Clip, SetError, read_clip
 from linnet.evaluate.store import Record, Store, digest
+
+_TOGETHER = 200  # clips in one call of VERSA: what an interrupted run loses
 
 
 class MetricError(LinnetError):
@@ -65,17 +68,20 @@ def evaluate(
     if unknown:
         raise MetricError(f"no metric is called {unknown[0]!r}: choose from {', '.join(METRICS)}")
     versions = {name: METRICS[name].identity() for name in metrics}
+    together = {name: version for name, version in versions.items() if isinstance(METRICS[name], VersaMetric)}
     able, skipped = _able(contestants, clips)
-    score = partial(_score, versions=versions, store=store)
+    singly = {name: version for name, version in versions.items() if name not in together}
+    scored = partial(_score, versions=singly, store=store)
     # clip by clip, so that a process reads a clip once for all codecs that come its way
     tasks = [_Task(clip, *one) for clip in clips for one in able[clip.condition, clip.seed]]
     rows: list[Row] = []
-    for found in _mapped(score, tasks, jobs):
+    for found in _mapped(scored, tasks, jobs):
         unreadable = not found[0].codec
         if not (unreadable and rows and rows[-1].file == found[0].file):  # which is told once, not by every codec
             rows += found
         if on_done is not None:
             on_done()
+    _score_together(rows, {clip.name: clip for clip in clips}, together, store)
     return Report(rows, summarize(rows, metrics), skipped)
 
 
@@ -202,6 +208,30 @@ def _row(
         notes=notes,
         key=key,
     )
+
+
+def _score_together(rows: Sequence[Row], clips: dict[str, Clip], versions: dict[str, str], store: Store) -> None:
+    """The scores of VERSA, put into rows that have audio; many clips a call, kept after each."""
+    keys = {name: metric.key for name in versions if isinstance(metric := METRICS[name], VersaMetric)}
+    lacking = []
+    for row in rows if versions else ():
+        record = store.record(row.key) if row.key else None
+        if record is None:
+            continue
+        against = _read(clips[row.file]).against
+        names = {name: version + against for name, version in versions.items()}
+        row.scores.update({name: record.scores.get(kept, float("nan")) for name, kept in names.items()})
+        if any(kept not in record.scores for kept in names.values()):
+            lacking.append((row, names))
+    for start in range(0, len(lacking), _TOGETHER):
+        batch = lacking[start : start + _TOGETHER]
+        pairs = [(_read(clips[row.file]).wanted, store.audio(row.key)) for row, _ in batch]
+        for (row, names), found in zip(batch, score(list(keys.values()), pairs), strict=True):
+            record = store.record(row.key)
+            assert record is not None
+            for name, kept in names.items():
+                row.scores[name] = record.scores[kept] = found[keys[name]]
+            store.save(row.key, record)
 
 
 class _Sound(NamedTuple):
