@@ -26,6 +26,8 @@ _ELSEWHERE = {
     "conditions": ("linnet.evaluate.cli:conditions", "eval", "Make a set of noise, rooms, loss and more from a corpus."),
     "eval": ("linnet.evaluate.cli:evaluate", "eval", "Score a model beside other codecs on a set of recordings."),
     "export": ("linnet.lab.cli:export", "train", "Make a bundle of a checkpoint."),
+    "listen": ("linnet.evaluate.listening.cli:listen", "eval", "Serve a listening test of codecs: MUSHRA, ACR, DCR, DRT."),
+    "ratings": ("linnet.evaluate.listening.cli:ratings", "eval", "What the listeners of a test said."),
     "train": ("linnet.lab.cli:train", "train", "Train what a recipe says."),
 }
 

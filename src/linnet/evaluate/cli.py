@@ -17,6 +17,7 @@ from linnet.bits.errors import LinnetError
 from linnet.evaluate.codecs import CODECS, Contestant, parse_codecs
 from linnet.evaluate.conditions.grammar import Condition, described, parse_conditions
 from linnet.evaluate.conditions.making import MANIFEST, Source, differences, fingerprint, make_set
+from linnet.evaluate.listening.analysis import analyse, read_answers
 from linnet.evaluate.metrics import METRICS
 from linnet.evaluate.page import write_page
 from linnet.evaluate.report import Report
@@ -25,7 +26,7 @@ from linnet.evaluate.sets import Clip, find_clips
 from linnet.evaluate.store import Store, default_folder
 from linnet.evaluate.tables import as_csv, as_json, as_markdown, as_text, told
 
-_COMPARED = ("clear", "opus", "codec2", "amrwb")
+COMPARED = ("clear", "opus", "codec2", "amrwb")
 
 
 class OptionError(LinnetError):
@@ -113,23 +114,42 @@ def evaluate(
         _write(markdown, as_markdown(done.report, done.metrics, command_line(), len(done.clips)))
 
 
+codec_options = _options(
+    click.option("--codec", "codecs", multiple=True, help=f"{_CODEC_HELP}  [default: {','.join(COMPARED)}]"),
+    click.option("--kbps", help="Rates with commas between: each codec's highest mode not above.  [default: its usual ones]"),
+)
+
+
 @click.command("compare")
 @click.argument("folder", metavar="SET", type=click.Path(path_type=Path))
-@click.option("--codec", "codecs", multiple=True, help=f"{_CODEC_HELP}  [default: {','.join(_COMPARED)}]")
-@click.option("--kbps", help="Rates, with commas between: each codec at its highest mode not above.  [default: its usual ones]")
+@codec_options
+@click.option(
+    "--listening",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Answers of `linnet listen`.",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for report.html and data.")
 @click.option("--listen", type=click.IntRange(min=0), default=8, show_default=True, help="Clips in the page, the worst first.")
 @_engine_options
-def compare(folder: Path, codecs: tuple[str, ...], kbps: str | None, out: Path, listen: int, **engine: Any) -> None:
+def compare(
+    folder: Path,
+    codecs: tuple[str, ...],
+    kbps: str | None,
+    listening: tuple[Path, ...],
+    out: Path,
+    listen: int,
+    **engine: Any,
+) -> None:
     """Compare any codecs on the recordings of SET: one page to look at and listen to.
 
     Writes report.html, which needs nothing else and no network, results.json and results.csv into --out. What was measured
     before is not measured again, and an interrupted run goes on where it was.
     """
-    contestants = parse_codecs(codecs or _COMPARED, _rates(kbps) if kbps else ())
-    done = _run(folder, contestants, **engine)
+    verdicts = [analyse(read_answers(path)).to_json() for path in listening]
+    done = _run(folder, contestants(codecs or COMPARED, kbps), **engine)
     out.mkdir(parents=True, exist_ok=True)
-    document = as_json(done.report, done.metrics, command_line(), len(done.clips))
+    document = {**as_json(done.report, done.metrics, command_line(), len(done.clips)), "listening": verdicts}
     _write(out / "results.json", _json(document))
     _write(out / "results.csv", as_csv(done.report, done.metrics))
     _write(out / "report.html", write_page(done.report, document, done.metrics, done.store, done.clips, listen))
@@ -171,13 +191,13 @@ class Done:
 
 
 def _run(
-    folder: Path, contestants: Sequence[Contestant], metrics: str | None, jobs: int | None, against: str, **chosen: Any
+    folder: Path, chosen_codecs: Sequence[Contestant], metrics: str | None, jobs: int | None, against: str, **chosen: Any
 ) -> Done:
     names = _metrics(metrics)
     clips, store = chosen_clips(folder, **chosen)
     if against == "input":
         clips = [replace(clip, reference=None, reference_sha256="") for clip in clips]
-    return Done(measured(contestants, clips, names, store, jobs), names, clips, store)
+    return Done(measured(chosen_codecs, clips, names, store, jobs), names, clips, store)
 
 
 def chosen_clips(
@@ -196,17 +216,22 @@ def chosen_clips(
     return find_clips(made, split), store
 
 
+def contestants(codecs: Sequence[str], kbps: str | None) -> list[Contestant]:
+    """What `codec_options` choose."""
+    return parse_codecs(codecs, _rates(kbps) if kbps else ())
+
+
 def measured(
-    contestants: Sequence[Contestant], clips: Sequence[Clip], metrics: Sequence[str], store: Store, jobs: int | None
+    chosen: Sequence[Contestant], clips: Sequence[Clip], metrics: Sequence[str], store: Store, jobs: int | None
 ) -> Report:
     """What the engine finds, with a bar on a terminal."""
-    if not contestants:
+    if not chosen:
         raise OptionError("nothing to compare: name codecs with --codec")
     jobs = jobs or _cores()
     if not sys.stderr.isatty():  # where click's bar would still print its label
-        return run(contestants, clips, metrics, store, jobs)
-    with click.progressbar(length=len(clips) * len(contestants), label="codecs x files", file=sys.stderr) as bar:
-        return run(contestants, clips, metrics, store, jobs, on_done=lambda: bar.update(1))
+        return run(chosen, clips, metrics, store, jobs)
+    with click.progressbar(length=len(clips) * len(chosen), label="codecs x files", file=sys.stderr) as bar:
+        return run(chosen, clips, metrics, store, jobs, on_done=lambda: bar.update(1))
 
 
 def _print(done: Done) -> None:

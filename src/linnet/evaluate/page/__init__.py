@@ -19,13 +19,10 @@ import numpy as np
 import soundfile
 
 from linnet.evaluate.metrics import METRICS, RATE, Samples
-from linnet.evaluate.page.loudness import loudness
+from linnet.evaluate.page.loudness import equal_gains
 from linnet.evaluate.report import Report, Row, without_nan
 from linnet.evaluate.sets import Clip, read_clip
 from linnet.evaluate.store import Store
-
-_LOUDNESS_LUFS = -23.0  # EBU R 128; low enough that no clip of speech is turned up into clipping
-_PEAK = 0.99
 
 
 def write_page(
@@ -49,6 +46,7 @@ def write_page(
         "conditions": report.conditions,
         "summaries": document["summaries"],
         "skipped": document["skipped"],
+        "listening": document.get("listening", []),
         "rows": [_short(row) for row in report.rows],
         "pairs": {
             condition: {metric: _pairs(report, metric, condition) for metric in metrics} for condition in report.conditions
@@ -116,21 +114,12 @@ def _clip(clip: Clip, rows: Sequence[Row], store: Store) -> dict[str, Any]:
     if clip.reference is not None:
         versions.append((clip.condition, heard))
     versions += [(row.label, store.audio(row.key)) for row in rows if row.file == clip.name and row.key]
-    gains = [_gain(samples) for _, samples in versions]
-    # where one would clip, all are as much quieter: they are to be compared
-    loudest = max(gain * float(np.abs(samples).max()) for gain, (_, samples) in zip(gains, versions, strict=True))
-    room = min(1.0, _PEAK / max(loudest, 1e-9))
+    gains = equal_gains([samples for _, samples in versions])
     sounds = [
-        {"label": label, "gain": round(gain * room, 4), "flac": _flac(samples)}
+        {"label": label, "gain": round(gain, 4), "flac": _flac(samples)}
         for gain, (label, samples) in zip(gains, versions, strict=True)
     ]
     return {"file": clip.name, "seconds": len(versions[0][1]) / RATE, "sounds": sounds}
-
-
-def _gain(samples: Samples) -> float:
-    """That brings a recording to the loudness at which all are played; 1 for silence."""
-    level = loudness(samples)
-    return float(10 ** ((_LOUDNESS_LUFS - level) / 20)) if np.isfinite(level) else 1.0
 
 
 def _flac(samples: Samples) -> str:

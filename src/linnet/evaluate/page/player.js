@@ -245,5 +245,6 @@ $("condition").addEventListener("change", () => { state.condition = $("condition
 for (const id of ["choose-condition", "conditions-section"]) $(id).hidden = data.conditions.length < 2;
 window.addEventListener("resize", drawCurves);
 drawMeans();
+drawListening();
 drawMetric();
 startPlayer();

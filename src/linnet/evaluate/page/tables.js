@@ -113,6 +113,30 @@ function drawConditions() {
   ], labels);
 }
 
+/* ---- listening tests ---- */
+
+/** A table for each test, with a bar from the low to the high end of every interval. */
+function drawListening() {
+  $("listening").hidden = !data.listening.length;
+  $("verdicts").replaceChildren(...data.listening.flatMap((test) => {
+    const [low, high] = test.ends, share = (value) => `${(100 * (value - low) / (high - low)).toFixed(1)}%`;
+    const left = Object.entries(test.excluded).map(([name, reason]) => `${name} is left out: ${reason}`);
+    const element = make("table");
+    table(element, [
+      { title: test.title, value: (row) => row.system, cell: (row) => (codecOf.has(row.system) ? named(row.system) : make("th", { scope: "row" }, row.system)), best: 0 },
+      { title: "mean", value: (row) => row.mean, best: 1, cell: (row) => make("td", {}, short(row.mean), make("span", { class: "interval" }, `${short(row.low)} – ${short(row.high)}`)) },
+      { title: `${low} to ${high}`, value: (row) => row.mean, best: 0, cell: (row) => make("td", { class: "ruler" },
+        make("span", { style: `left:${share(Math.max(low, row.low))};right:calc(100% - ${share(row.high)})` }), make("i", { style: `left:${share(row.mean)}` })) },
+      { title: "ratings", value: (row) => row.ratings, best: 0, cell: (row) => make("td", {}, `${row.ratings}`) },
+      ...Object.keys(test.systems[0]?.features ?? {}).map((feature) => ({
+        title: feature, value: (row) => row.features[feature], best: 1, cell: (row) => make("td", {}, short(row.features[feature])),
+      })),
+    ], test.systems);
+    const heard = make("p", { class: "hint" }, `${test.title}: ${test.listeners} listeners. ${left.join("; ")}`);
+    return [heard, make("div", { class: "scroll" }, element)];
+  }));
+}
+
 /* ---- rate and quality ---- */
 
 function svg(tag, attributes, text) {
