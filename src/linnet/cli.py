@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Commands that live in other rooms, imported only when they are called, and the extra each needs.
 _ELSEWHERE = {
-    "budget": ("linnet.evaluate.budget:command", "eval", "What a model costs, against the LRAC limits."),
+    "budget": ("linnet.evaluate.budget_cli:command", "eval", "What a model costs, against the LRAC limits."),
     "compare": ("linnet.evaluate.cli:compare", "eval", "Any codecs on a set of recordings: a page to look at and listen to."),
     "conditions": ("linnet.evaluate.cli:conditions", "eval", "Make a set of noise, rooms, loss and more from a corpus."),
     "eval": ("linnet.evaluate.cli:evaluate", "eval", "Score a model beside other codecs on a set of recordings."),

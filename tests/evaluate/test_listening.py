@@ -69,7 +69,7 @@ def test_anchors_end_where_they_should(speech: np.ndarray) -> None:
         anchor, original = (soundfile.read(io.BytesIO(plan.wavs[sounds[one]]))[0] for one in (name, REFERENCE))
         power, wanted = (np.square(np.abs(np.fft.rfft(one))) for one in (anchor, original))
         hz = np.fft.rfftfreq(len(anchor), 1 / RATE)
-        below, above = hz < 0.95 * edge, hz > 1.15 * edge  # BS.1534-3, 5.1: 25 dB at 4 kHz, 50 dB at 4.5 kHz
+        below, above = hz < 0.95 * edge, hz > 1.15 * edge  # BS.1534-3 wants 25 dB at 4 kHz, 50 dB at 4.5 kHz
         if above.any():
             assert power[above].sum() < 1e-5 * power.sum() + 1e-4
         gain = power[below].sum() / wanted[below].sum()

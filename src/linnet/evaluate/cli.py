@@ -109,7 +109,7 @@ def evaluate(
     done = _run(folder, [*first, *others], **engine)
     _print(done)
     if json_out is not None:
-        _write(json_out, _json(as_json(done.report, done.metrics, command_line(), len(done.clips))))
+        _write(json_out, _json(_document(done)))
     if markdown is not None:
         _write(markdown, as_markdown(done.report, done.metrics, command_line(), len(done.clips)))
 
@@ -149,7 +149,7 @@ def compare(
     verdicts = [analyse(read_answers(path)).to_json() for path in listening]
     done = _run(folder, contestants(codecs or COMPARED, kbps), **engine)
     out.mkdir(parents=True, exist_ok=True)
-    document = {**as_json(done.report, done.metrics, command_line(), len(done.clips)), "listening": verdicts}
+    document = {**_document(done), "listening": verdicts}
     _write(out / "results.json", _json(document))
     _write(out / "results.csv", as_csv(done.report, done.metrics))
     _write(out / "report.html", write_page(done.report, document, done.metrics, done.store, done.clips, listen))
@@ -188,6 +188,12 @@ class Done:
     metrics: list[str]
     clips: list[Clip]
     store: Store
+
+
+def _document(done: Done) -> dict[str, Any]:
+    """Everything as plain values, with what tells another laboratory that it has the same samples."""
+    samples = [{"file": clip.name, "seed": clip.seed, "sha256": clip.sha256} for clip in done.clips if clip.sha256]
+    return {**as_json(done.report, done.metrics, command_line(), len(done.clips)), "samples": samples}
 
 
 def _run(

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from linnet.evaluate.codecs import CodecError, parse_codecs, through
+from linnet.evaluate.codecs import CodecError, Contestant, parse_codecs, through
 from linnet.evaluate.codecs.base import file_identity
 from linnet.evaluate.conditions.grammar import Condition, ConditionError, Step
 from linnet.evaluate.conditions.steps import (
@@ -37,6 +37,7 @@ from linnet.evaluate.metrics import RATE, Samples, to_rate
 from linnet.evaluate.sets import Recording, SetError, digest_16, find_recordings, read_audio, rounded_16, spread
 
 MANIFEST = "manifest.csv"
+_FORMAT = 1  # raised whenever a step makes something else of a clip
 _COLUMNS = ("path", "kind", "split", "condition", "clip", "reference", "source", "added", "seed", "sha256", "reference_sha256")
 
 
@@ -122,10 +123,18 @@ def make_set(
 
 
 def fingerprint(source: Source, conditions: Sequence[Condition], limit: int | None) -> str:
-    """Of everything that decides a set, with files by their size and time: two sets of one fingerprint are alike."""
+    """Of everything that decides a set, with files by their size and time: two sets of one fingerprint are alike.
+
+    Raises:
+        ConditionError: as `make_set`.
+        SetError: likewise.
+    """
+    for condition in conditions:
+        _check(source, condition)
     used = [*source.speech, *source.noise, *source.rooms]
     files = [(str(recording.path.resolve()), recording.speaker, file_identity(recording.path)) for recording in used]
-    told = [[condition.name for condition in conditions], source.split, source.seed, limit, files]
+    coders = [_coder(step).codec.identity() for condition in conditions for step in condition.steps if step.kind == "coded"]
+    told = [_FORMAT, [condition.name for condition in conditions], coders, source.split, source.seed, limit, files]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]
 
 
@@ -206,9 +215,15 @@ def _read(path: Path) -> npt.NDArray[np.float64]:
         raise SetError(f"{path} cannot be read: {error}") from error
 
 
-def _coded(pair: Pair, step: Step) -> Pair:
+def _coder(step: Step) -> Contestant:
+    """The codec, at one rate, that a step `coded@NAME-KBPS` names."""
     name, _, kbps = step.value.rpartition("-")
     (contestant,) = parse_codecs([f"{name}@{kbps}"])
+    return contestant
+
+
+def _coded(pair: Pair, step: Step) -> Pair:
+    contestant = _coder(step)
     output = next(through(contestant.codec, pair.heard, contestant.rates))
     return Pair(output.samples[: len(pair.heard)], pair.wanted)
 
@@ -226,10 +241,9 @@ def _check(source: Source, condition: Condition) -> None:
         if lacking:
             raise ConditionError(f"condition {condition.name!r}: {source.folder}, split {source.split}, has no {lacking}")
         if step.kind == "coded":
-            name, _, kbps = step.value.rpartition("-")
             try:
-                reason = parse_codecs([f"{name}@{kbps}"])[0].codec.available()
-            except (CodecError, IndexError) as error:
+                reason = _coder(step).codec.available()
+            except (CodecError, ValueError) as error:  # the latter of 'all' and 'none', which are not one
                 raise ConditionError(f"condition {condition.name!r}: {error}") from error
             if reason is not None:
                 raise ConditionError(f"condition {condition.name!r}: {reason}")

@@ -1,7 +1,7 @@
 """What listeners said: who is believed, and means with intervals that know both listeners and clips are few.
 
 Post-screening leaves out listeners who cannot have heard what they rated: in MUSHRA those who rate the hidden reference
-below 90 in more than 15 % of the trials (ITU-R BS.1534-3, 4.1.2); in ACR and DCR those who miss more than 15 % of the
+below 90 in more than 15 % of the trials (ITU-R BS.1534-3, post-screening); in ACR and DCR those who miss more than 15 % of the
 questions with a known answer (P.808's gold clips: the original at least 4, MNRU at 5 dB at most 2) or always say the same; in
 DRT those who score below 90 on the originals. BS.1534's second rule, of the 7 kHz anchor, is not used: beside an original
 that ends at 8 kHz that anchor may rightly pass for it.

@@ -28,7 +28,7 @@ BAD = "MNRU 5 dB"
 """What everybody must hear as bad: ITU-T P.810's modulated noise, at that ratio."""
 
 _OPEN = "open reference"  # an id of its own, or a listener's browser would know the hidden one
-_MOST = 12  # BS.1534-3, 5.2: signals that one can compare in a trial, the hidden reference and the anchors among them
+_MOST = 12  # BS.1534-3, section 5: signals that one can compare in a trial, hidden reference and anchors among them
 _BAD_DB = 5.0
 
 

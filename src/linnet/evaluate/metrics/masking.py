@@ -28,7 +28,7 @@ _NEIGHBOURS = ((63, (2,)), (127, (2, 3)), (FFT // 2, (2, 3, 4, 5, 6)))
 
 
 def nmr(reference: Samples, degraded: Samples, sample_rate: int) -> float:
-    """Total noise-to-mask ratio in dB (ITU-R BS.1387-1, section 4.5.1): mean of the ratios in power over frames and bands.
+    """Total noise-to-mask ratio in dB (Total NMR of ITU-R BS.1387): mean of the ratios in power over frames and bands.
 
     Returns:
         The ratio, -80 for equal signals; nan if the reference is silent or shorter than a window of 32 ms.

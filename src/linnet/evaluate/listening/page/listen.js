@@ -123,7 +123,8 @@ function rate(id, score) {
 
 /** A row with a slider for each sound, and the reference above them. */
 function sliders(trial) {
-  const names = make("div", { class: "scale", "aria-hidden": "true" }, ...data.words.map((word) => make("span", {}, word)));
+  const words = make("div", { class: "scale" }, ...data.words.map((word) => make("span", {}, word)));
+  const names = make("div", { class: "sound names", "aria-hidden": "true" }, "", words, "");
   const reference = make("div", { class: "sound" },
     make("button", { type: "button", "data-id": trial.reference, "aria-pressed": "true", onclick: () => listen(trial.reference) }, make("kbd", {}, "0"), " ref."),
     make("strong", {}, "Reference"), "");
@@ -134,10 +135,10 @@ function sliders(trial) {
     slider.addEventListener("input", changed);
     slider.addEventListener("focus", () => listen(id));
     const button = make("button", { type: "button", "data-id": id, "aria-pressed": "false", onclick: () => slider.focus() }, make("kbd", {}, `${place + 1}`), " play");
-    return make("div", { class: "sound" }, button, slider, shown, names.cloneNode(true));
+    return make("div", { class: "sound" }, button, slider, shown);
   });
   state.chosen = trial.reference;
-  return [reference, ...rows];
+  return [reference, names, ...rows];
 }
 
 /** Five buttons of a category scale, the best first, or two of words. */
