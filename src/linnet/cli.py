@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 _ELSEWHERE = {
     "budget": ("linnet.evaluate.budget_cli:command", "eval", "What a model costs, against the LRAC limits."),
     "compare": ("linnet.evaluate.cli:compare", "eval", "Any codecs on a set of recordings: a page to look at and listen to."),
-    "conditions": ("linnet.evaluate.cli:conditions", "eval", "Make a set of noise, rooms, loss and more from a corpus."),
+    "conditions": (
+        "linnet.evaluate.conditions.cli:conditions",
+        "eval",
+        "Make a set with noise, rooms, loss from a corpus.",
+    ),
     "eval": ("linnet.evaluate.cli:evaluate", "eval", "Score a model beside other codecs on a set of recordings."),
     "export": ("linnet.lab.cli:export", "train", "Make a bundle of a checkpoint."),
     "listen": ("linnet.evaluate.listening.cli:listen", "eval", "Serve a listening test of codecs: MUSHRA, ACR, DCR, DRT."),

@@ -16,6 +16,7 @@ from linnet.evaluate.codecs.bundle import Bundle
 from linnet.evaluate.codecs.g711 import G711
 from linnet.evaluate.codecs.pcm import Pcm
 from linnet.evaluate.conditions import steps
+from linnet.evaluate.conditions.cli import conditions
 from linnet.evaluate.conditions.grammar import KINDS, ConditionError, parse_condition, parse_conditions
 from linnet.evaluate.conditions.level import active_level, power_level
 from linnet.evaluate.conditions.making import Source, differences, make_set
@@ -233,10 +234,10 @@ def test_the_commands(corpus: Path, tmp_path: Path) -> None:
         return result.output
 
     out, chosen = tmp_path / "made", ("--condition", "clean,shaped@5", "--seed", "3")
-    assert "4 clips under 2 conditions" in call(cli.conditions, str(corpus), *chosen, "--out", str(out))
+    assert "4 clips under 2 conditions" in call(conditions, str(corpus), *chosen, "--out", str(out))
     same = ("--out", str(tmp_path / "again"), "--like", str(out / "manifest.csv"))
-    assert "every clip is that of" in call(cli.conditions, str(corpus), *chosen, *same)
-    wrong = CliRunner().invoke(cli.conditions, [str(corpus), "--condition", "clean,shaped@5", *same]).exception
+    assert "every clip is that of" in call(conditions, str(corpus), *chosen, *same)
+    wrong = CliRunner().invoke(conditions, [str(corpus), "--condition", "clean,shaped@5", *same]).exception
     assert isinstance(wrong, LinnetError)
     assert "2 clips are not those of" in str(wrong)
     engine = ("--codec", "pcm", "--metrics", "si_sdr", "--jobs", "1", "--cache", str(tmp_path / "cache"))

@@ -1,4 +1,4 @@
-"""`linnet eval`, a table, `linnet compare`, a page, and `linnet conditions`, the set that both of them can be run on."""
+"""`linnet eval`, the table of a model beside other codecs, and `linnet compare`, any codecs on one page: one engine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,14 @@ import click
 
 from linnet.bits.errors import LinnetError
 from linnet.evaluate.codecs import CODECS, Contestant, parse_codecs
-from linnet.evaluate.conditions.grammar import Condition, described, parse_conditions
-from linnet.evaluate.conditions.making import MANIFEST, Source, differences, fingerprint, make_set
+from linnet.evaluate.conditions.cli import chosen_clips, options, set_options
 from linnet.evaluate.listening.analysis import analyse, read_answers
 from linnet.evaluate.metrics import METRICS
 from linnet.evaluate.page import write_page
 from linnet.evaluate.report import Report
 from linnet.evaluate.runner import evaluate as run
-from linnet.evaluate.sets import Clip, find_clips
-from linnet.evaluate.store import Store, default_folder
+from linnet.evaluate.sets import Clip
+from linnet.evaluate.store import Store
 from linnet.evaluate.tables import as_csv, as_json, as_markdown, as_text, told
 
 COMPARED = ("clear", "opus", "codec2", "amrwb")
@@ -33,35 +32,7 @@ class OptionError(LinnetError):
     """An option's value that cannot be understood."""
 
 
-def _options(*options: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that several commands have, as one decorator."""
-
-    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorated
-
-
-_FOLDER = click.Path(path_type=Path, file_okay=False)
-_set_options = _options(
-    click.option("--split", default="test", show_default=True, help="Split of a corpus."),
-    click.option("--limit", type=click.IntRange(min=1), help="At most so many files, spread evenly over the set."),
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what chance decides."),
-)
-set_options = _options(
-    click.option(
-        "--condition",
-        "conditions",
-        multiple=True,
-        help=f"What happens to speech, joined by '+'. Repeatable. {described()}.",
-    ),
-    _set_options,
-    click.option("--cache", type=_FOLDER, help=f"Where results are kept.  [default: {default_folder()}]"),
-    click.option("--jobs", type=click.IntRange(min=1), help="Processes.  [default: the cores at hand]"),
-)
-_engine_options = _options(
+_engine_options = options(
     set_options,
     click.option("--metrics", help=f"Some of {','.join(METRICS)}; default: the quick ones that are installed; all."),
     click.option(
@@ -114,7 +85,7 @@ def evaluate(
         _write(markdown, as_markdown(done.report, done.metrics, command_line(), len(done.clips)))
 
 
-codec_options = _options(
+codec_options = options(
     click.option("--codec", "codecs", multiple=True, help=f"{_CODEC_HELP}  [default: {','.join(COMPARED)}]"),
     click.option("--kbps", help="Rates with commas between: each codec's highest mode not above.  [default: its usual ones]"),
 )
@@ -157,29 +128,6 @@ def compare(
     click.echo(f"{out / 'report.html'}: open it in a browser")
 
 
-@click.command("conditions")
-@click.argument("folder", metavar="SET", type=click.Path(path_type=Path))
-@click.option("--condition", "names", multiple=True, required=True, help=f"Joined by '+'. Repeatable. {described()}.")
-@click.option("--out", required=True, type=_FOLDER, help="Folder for the audio and manifest.csv.")
-@click.option("--like", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="A manifest to agree with.")
-@_set_options
-def conditions(
-    folder: Path, names: tuple[str, ...], out: Path, like: Path | None, split: str, limit: int | None, seed: int
-) -> None:
-    """Make a set of clips under conditions from SET, a corpus or a folder: the same one from the same corpus and seed.
-
-    The folder is a SET for the other commands; its manifest says what was done to each clip, with SHA-256 of the samples.
-    """
-    chosen = parse_conditions(names)
-    manifest = make_set(Source(folder, split, seed), chosen, out, limit)
-    click.echo(f"{manifest}: {len(find_clips(out, split))} clips under {len(chosen)} conditions")
-    if like is not None:
-        found = differences(manifest, like)
-        if found:
-            raise OptionError(f"{len(found)} clips are not those of {like}, such as {found[0]}: take the same corpus and seed")
-        click.echo(f"every clip is that of {like}")
-
-
 @dataclass(frozen=True)
 class Done:
     """What a run gave: the report, its metrics and clips, and where the audio is."""
@@ -204,22 +152,6 @@ def _run(
     if against == "input":
         clips = [replace(clip, reference=None, reference_sha256="") for clip in clips]
     return Done(measured(chosen_codecs, clips, names, store, jobs), names, clips, store)
-
-
-def chosen_clips(
-    folder: Path, conditions: tuple[str, ...], split: str, limit: int | None, seed: int, cache: Path | None
-) -> tuple[list[Clip], Store]:
-    """The clips that `set_options` choose, made in the cache if conditions are asked for; and where results are kept."""
-    store = Store(cache or default_folder())
-    if not conditions:
-        return find_clips(folder, split, limit), store
-    asked: list[Condition] = parse_conditions(conditions)
-    source = Source(folder, split, seed)
-    made = store.folder / "sets" / fingerprint(source, asked, limit)
-    if not (made / MANIFEST).exists():
-        make_set(source, asked, made, limit)
-    click.echo(f"{made}: the clips under {len(asked)} conditions, with their manifest", err=True)
-    return find_clips(made, split), store
 
 
 def contestants(codecs: Sequence[str], kbps: str | None) -> list[Contestant]:

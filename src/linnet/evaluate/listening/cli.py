@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from linnet.bits.errors import LinnetError
-from linnet.evaluate.cli import COMPARED, chosen_clips, codec_options, contestants, measured, set_options
+from linnet.evaluate.cli import COMPARED, codec_options, contestants, measured
+from linnet.evaluate.conditions.cli import chosen_clips, set_options
 from linnet.evaluate.listening.analysis import analyse, as_text, read_answers
 from linnet.evaluate.listening.plan import METHODS, Plan, make_plan
 from linnet.evaluate.listening.server import RunningTest, make_server
