@@ -93,6 +93,8 @@ def test_every_listener_has_an_order_of_their_own(plan: Plan) -> None:
     for told in ("good", "bad", "anchor", "reference 6", "veal.wav"):
         assert told not in text
     assert len(plan.for_listener("ann", 1)) == 1
+    shown = {tuple(plan.words(trial, f"listener{number}")) for trial in plan.trials[:1] for number in range(12)}
+    assert shown == ({("veal", "feel"), ("feel", "veal")} if plan.method == "drt" else {()})
 
 
 def test_what_cannot_be_tested_is_told(speech: np.ndarray) -> None:
@@ -128,7 +130,7 @@ def test_answers_are_written_down_once(served: Served) -> None:
     trial = next(trial for trial in plan.trials if trial.key == trials[0]["key"])
     assert [row["system"] for row in rows] == list(trial.sounds)
     assert {(row["listener"], row["clip"], row["seconds"]) for row in rows} == {("ann", trial.clip, "2.5")}
-    expected = int(trial.said == 1) if plan.method == "drt" else top
+    expected = int(trials[0]["words"][1] == trial.words[trial.said]) if plan.method == "drt" else top
     assert {row["score"] for row in rows} == {str(expected)}
     assert len(read_answers(served.test.answers)) == len(rows)
 

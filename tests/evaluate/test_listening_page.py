@@ -11,7 +11,7 @@ import pytest
 from served import RATE, Served
 
 from linnet.evaluate.listening.analysis import analyse, read_answers
-from linnet.evaluate.listening.plan import BAD, REFERENCE, Plan, make_plan
+from linnet.evaluate.listening.plan import BAD, REFERENCE, Plan, Trial, make_plan
 
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1200, "height": 800}
 
@@ -82,12 +82,17 @@ def answer(tab: Any, plan: Plan, scores: dict[str, int], misses: bool = False) -
         tab.wait_for_function("state.heard")
         sound = tab.evaluate("state.trials[state.at].sounds[0]")
         trial = next(trial for trial in plan.trials if trial.key == key)
-        tab.keyboard.press(str(1 + (trial.said ^ misses) if trial.words else scores[by_sound[sound]]))
+        tab.keyboard.press(str(1 + (said(tab, trial) ^ misses) if trial.words else scores[by_sound[sound]]))
         assert tab.is_enabled("#next")
         tab.keyboard.press("Enter")
         tab.wait_for_function(
             f"!document.querySelector('#thanks').hidden || document.querySelector('#trial').dataset.key !== '{key}'"
         )
+
+
+def said(tab: Any, trial: Trial) -> int:
+    """Where the word that was said stands for this listener."""
+    return tab.evaluate("state.trials[state.at].words").index(trial.words[trial.said])
 
 
 SLIDES = {REFERENCE: 100, "fine 6": 80, "poor 1": 30, "anchor 3.5 kHz": 20, "anchor 7 kHz": 60}
@@ -149,8 +154,8 @@ def test_rhymes_and_coming_back(opened: Callable[..., Any], speech: np.ndarray) 
     tab.wait_for_function("!document.getElementById('play').disabled")
     tab.click("#play")
     tab.wait_for_function("state.heard")
-    said = next(trial.said for trial in plan.trials if trial.key == tab.get_attribute("#trial", "data-key"))
-    tab.click(f".choices button >> nth={said}")  # by mouse or finger as well
+    trial = next(trial for trial in plan.trials if trial.key == tab.get_attribute("#trial", "data-key"))
+    tab.click(f".choices button >> nth={said(tab, trial)}")  # by mouse or finger as well
     tab.click("#next")
     tab.wait_for_function("document.getElementById('progress').textContent === '2 of 3'")
     tab.close()

@@ -118,7 +118,12 @@ class Plan:
         ids = list(trial.sounds.values())
         order = self._chance(f"{listener}\n{trial.key}").permutation(len(ids))
         sounds = [ids[place] for place in order]
-        return {"key": trial.key, "sounds": sounds, "reference": trial.reference, "words": list(trial.words)}
+        return {"key": trial.key, "sounds": sounds, "reference": trial.reference, "words": self.words(trial, listener)}
+
+    def words(self, trial: Trial, listener: str) -> list[str]:
+        """A rhyme trial's words in this listener's order, or that which has the feature would always come first."""
+        turned = self._chance(f"{listener}\n{trial.key}\nwords").random() < 0.5
+        return list(trial.words[::-1] if turned else trial.words)
 
     def _chance(self, text: str) -> np.random.Generator:
         return np.random.default_rng(int(_id(self.seed, text), 16))

@@ -65,7 +65,7 @@ class RunningTest:
             raise ListeningError("no such trial for this listener")
         rows = [
             (self.plan.method, listener, trial.clip, system, score, trial.detail, key, f"{seconds:.1f}", f"{time.time():.0f}")
-            for system, score in self._scores(trial, scores)
+            for system, score in self._scores(trial, scores, listener)
         ]
         with self.lock:
             if any((row["listener"], row["trial"]) == (listener, key) for row in self._rows()):
@@ -75,7 +75,7 @@ class RunningTest:
                 lines = csv.writer(file, lineterminator="\n")
                 lines.writerows([COLUMNS, *rows] if fresh else rows)
 
-    def _scores(self, trial: Trial, scores: dict[str, Any]) -> list[tuple[str, int]]:
+    def _scores(self, trial: Trial, scores: dict[str, Any], listener: str) -> list[tuple[str, int]]:
         method, found = METHODS[self.plan.method], []
         if set(scores) != set(trial.sounds.values()):
             raise ListeningError("a trial is answered for all of its sounds")
@@ -83,7 +83,9 @@ class RunningTest:
             score = scores[sound]
             if isinstance(score, bool) or not isinstance(score, int) or not method.low <= score <= method.high:
                 raise ListeningError(f"a score is a whole number from {method.low} to {method.high}")
-            found.append((system, int(score == trial.said) if trial.words else score))
+            if trial.words:
+                score = int(self.plan.words(trial, listener)[score] == trial.words[trial.said])
+            found.append((system, score))
         return found
 
     def _rows(self) -> Iterator[dict[str, str]]:
