@@ -15,7 +15,7 @@ import soundfile
 
 import linnet
 from linnet.evaluate.metrics import RATE, log_mel_distance, to_rate
-from linnet.evaluate.runner import find_files
+from linnet.evaluate.sets import find_files
 from linnet.runtime.codec import Codec
 
 GAP_MS = 1008

@@ -22,10 +22,17 @@ if TYPE_CHECKING:
 
 # Commands that live in other rooms, imported only when they are called, and the extra each needs.
 _ELSEWHERE = {
-    "budget": ("linnet.evaluate.budget:command", "eval", "What a model costs, against the LRAC limits."),
+    "budget": ("linnet.evaluate.budget_cli:command", "eval", "What a model costs, against the LRAC limits."),
     "compare": ("linnet.evaluate.cli:compare", "eval", "Any codecs on a set of recordings: a page to look at and listen to."),
+    "conditions": (
+        "linnet.evaluate.conditions.cli:conditions",
+        "eval",
+        "Make a set with noise, rooms, loss from a corpus.",
+    ),
     "eval": ("linnet.evaluate.cli:evaluate", "eval", "Score a model beside other codecs on a set of recordings."),
     "export": ("linnet.lab.cli:export", "train", "Make a bundle of a checkpoint."),
+    "listen": ("linnet.evaluate.listening.cli:listen", "eval", "Serve a listening test of codecs: MUSHRA, ACR, DCR, DRT."),
+    "ratings": ("linnet.evaluate.listening.cli:ratings", "eval", "What the listeners of a test said."),
     "slim": ("linnet.lab.cli:slim_checkpoint", "train", "Keep of a checkpoint what training starts from."),
     "train": ("linnet.lab.cli:train", "train", "Train what a recipe says."),
 }

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from linnet.evaluate import budget as budgets
+from linnet.evaluate import budget_cli
 from linnet.evaluate.latency import LookAhead, analytic_latency, measure, measure_lag, speech_like
 
 RATE, HOP, DELAY, LEVELS = 16000, 64, 32, 255
@@ -147,9 +148,9 @@ def toy_bundle(tmp_path) -> Path:
 
 def test_command_prints_text_and_json(toy_bundle):
     pytest.importorskip("linnet.bundle")
-    text = CliRunner().invoke(budgets.command, [str(toy_bundle)], catch_exceptions=False)
+    text = CliRunner().invoke(budget_cli.command, [str(toy_bundle)], catch_exceptions=False)
     assert "LRAC Track 1 (transparency): PASS" in text.output
-    printed = CliRunner().invoke(budgets.command, [str(toy_bundle), "--json"], catch_exceptions=False)
+    printed = CliRunner().invoke(budget_cli.command, [str(toy_bundle), "--json"], catch_exceptions=False)
     report = json.loads(printed.output)
     assert report["send"]["mflops"] == pytest.approx(2 * HOP * RATE / 1e6)
     assert [track["verdict"] for track in report["limits"]] == ["PASS", "PASS"]

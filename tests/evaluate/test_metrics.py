@@ -24,6 +24,7 @@ from linnet.evaluate.metrics import (
 RATE = 16_000
 NEEDS = {name: metric.package for name, metric in METRICS.items() if metric.package}
 BEST = {"pesq_wb": 4.644, "pesq_nb": 4.549, "stoi": 1.0, "estoi": 1.0}
+BEST |= {"nmr": -80.0, "nmr_audible": 0.0}
 BEST |= dict.fromkeys(["log_mel", "lsd_low", "lsd_high", "band_error", "f0_error", "voicing_error"], 0.0)
 LOCAL = [name for name in METRICS if name not in NEEDS]
 

@@ -16,10 +16,13 @@ import soundfile
 
 from linnet.evaluate.codecs import Contestant
 from linnet.evaluate.codecs.g711 import G711
+from linnet.evaluate.conditions.grammar import parse_conditions
+from linnet.evaluate.conditions.making import Source, make_set
 from linnet.evaluate.page import hardest_files, write_page
 from linnet.evaluate.page.loudness import loudness
-from linnet.evaluate.runner import Report, Row, evaluate
-from linnet.evaluate.sets import find_files
+from linnet.evaluate.report import Report, Row
+from linnet.evaluate.runner import evaluate
+from linnet.evaluate.sets import find_clips
 from linnet.evaluate.store import Store
 from linnet.evaluate.tables import as_json
 
@@ -38,9 +41,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     soundfile.write(folder / HOSTILE, speech[2 * RATE : 4 * RATE], RATE)
     store = Store(tmp_path_factory.mktemp("store"))
     contestants = [Contestant(G711("g711a", "a"), (64.0,)), Contestant(G711("g711mu", "mu"), (64.0,))]
-    report = evaluate(contestants, find_files(folder), METRICS, store, root=folder)
+    report = evaluate(contestants, find_clips(folder), METRICS, store)
     document = as_json(report, METRICS, "linnet compare '<!--'", 2)
-    return write_page(report, document, METRICS, store, folder, listen=2)
+    return write_page(report, document, METRICS, store, find_clips(folder), listen=2)
 
 
 class Collector(html.parser.HTMLParser):
@@ -105,7 +108,7 @@ def test_clips_sound_as_they_did_at_one_loudness(parsed: Collector) -> None:
 
 
 def test_the_pairs_are_in_the_page(parsed: Collector) -> None:
-    pairs = json.loads(parsed.data)["pairs"]
+    pairs = json.loads(parsed.data)["pairs"]["clean"]
     assert set(pairs) == set(METRICS)
     one, other, difference, low, high, p, files = pairs["si_sdr"][0]
     assert (one, other, files) == ("g711a 64", "g711mu 64", 2)
@@ -138,7 +141,12 @@ def test_loudness_is_the_standards() -> None:
 
 @pytest.fixture
 def tab(page: str, tmp_path: Path) -> Iterator[Any]:
-    """The page in a headless Chromium, from a file; an error of a script fails the test."""
+    """The page in a headless Chromium."""
+    yield from opened(page, tmp_path)
+
+
+def opened(page: str, tmp_path: Path) -> Iterator[Any]:
+    """A page in a headless Chromium, from a file; an error of a script fails the test."""
     api = pytest.importorskip("playwright.sync_api", reason="needs a browser: pip install playwright")
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
@@ -198,3 +206,44 @@ def test_in_a_browser_a_metric_is_chosen(tab: Any) -> None:
     assert "log_mel" in str(tab.get_attribute("#curves svg", "aria-label"))
     assert tab.locator("#pairs thead th").first.inner_text() == "log_mel, dB"
     assert tab.locator("#files tbody tr").count() == 2
+
+
+@pytest.fixture
+def noisy_tab(tmp_path: Path) -> Iterator[Any]:
+    """A page of two conditions and a listening test."""
+    made, store = tmp_path / "made", Store(tmp_path / "store")
+    source = tmp_path / "set"
+    source.mkdir()
+    soundfile.write(source / "a.wav", soundfile.read(SPEECH)[0][:RATE], RATE)
+    make_set(Source(source, "test", 0), parse_conditions(["clean,shaped@0"]), made)
+    clips = find_clips(made)
+    report = evaluate([Contestant(G711("g711a", "a"), (64.0,))], clips, METRICS, store)
+    rated = {"system": "g711a 64", "mean": 80.0, "low": 70.0, "high": 90.0, "ratings": 3, "features": {}}
+    verdict = {"title": "MUSHRA", "ends": [0, 100], "systems": [rated], "listeners": 1, "excluded": {"odd": "asleep"}}
+    document = {**as_json(report, METRICS, "linnet compare", len(clips)), "listening": [verdict]}
+    yield from opened(write_page(report, document, METRICS, store, clips, listen=2), tmp_path)
+
+
+def test_in_a_browser_conditions_are_chosen(noisy_tab: Any) -> None:
+    def si_sdr() -> float:
+        return float(noisy_tab.locator("#means tbody td:nth-child(4)").inner_text().split()[0])
+
+    assert si_sdr() > 10
+    noisy_tab.select_option("#condition", "shaped@0")
+    assert abs(si_sdr()) < 5
+    assert noisy_tab.locator("#files tbody tr").all_inner_texts()[0].startswith("▶ shaped@0/a.flac")
+    assert noisy_tab.locator("#conditions thead th").all_inner_texts() == ["si_sdr, dB", "clean", "shaped@0"]
+    noisy_tab.keyboard.press("ArrowDown")
+    noisy_tab.wait_for_selector("#spectrogram[data-drawn='1 0']")
+    assert noisy_tab.locator("#versions button").all_inner_texts() == [
+        "0original",
+        "1shaped@0",
+        "2g711a 64",
+    ]  # what it was given
+    assert noisy_tab.locator("#scores tbody tr").count() == 1
+
+
+def test_in_a_browser_listeners_are_heard(noisy_tab: Any) -> None:
+    assert "1 listeners. odd is left out: asleep" in noisy_tab.inner_text("#verdicts")
+    assert noisy_tab.locator("#verdicts tbody th").inner_text() == "g711a 64"
+    assert noisy_tab.evaluate("document.documentElement.scrollWidth") == 390

@@ -18,7 +18,7 @@ from linnet.evaluate.codecs import Codec, Coded, Contestant
 from linnet.evaluate.codecs.g711 import G711
 from linnet.evaluate.metrics import METRICS as KNOWN
 from linnet.evaluate.runner import MetricError, Report, evaluate
-from linnet.evaluate.sets import SetError, find_files
+from linnet.evaluate.sets import Clip, SetError, find_clips, find_files
 from linnet.evaluate.store import Store
 
 RATE = 16_000
@@ -79,7 +79,7 @@ def gain(tmp_path: Path) -> Gain:
 
 
 def run(tmp_path: Path, codec: Codec, files: Sequence[Path], metrics: Sequence[str] = METRICS, rates: tuple = (2.0,)) -> Report:
-    return evaluate([Contestant(codec, rates)], files, metrics, Store(tmp_path / "store"))
+    return evaluate([Contestant(codec, rates)], [Clip(path.name, path) for path in files], metrics, Store(tmp_path / "store"))
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_rows_and_means(folder: Path, gain: Gain, tmp_path: Path) -> None:
     contestants = [Contestant(gain, (2.0, 1.0)), Contestant(Broken(), (3.0,)), Contestant(Missing(), (3.0,))]
-    report = evaluate(contestants, find_files(folder), METRICS, Store(tmp_path / "store"), root=folder)
+    report = evaluate(contestants, find_clips(folder), METRICS, Store(tmp_path / "store"))
     assert [row.file for row in report.errors] == ["a.wav", "deep/b.flac", "silent.wav", "torn.wav"]
     assert report.errors[0].error == f"RuntimeError: no way with {2 * RATE} samples at 3"
     assert report.errors[-1].error.startswith("cannot be read")
@@ -113,11 +113,11 @@ def test_rows_and_means(folder: Path, gain: Gain, tmp_path: Path) -> None:
 
 
 def test_processes_change_nothing(folder: Path, tmp_path: Path) -> None:
-    files = find_files(folder)
+    files = find_clips(folder)
     contestants = [Contestant(G711("a", "a"), (64.0,)), Contestant(G711("mu", "mu"), (64.0,))]
     seen: list[int] = []
-    alone = evaluate(contestants, files, METRICS, Store(tmp_path / "one"), jobs=1, root=folder)
-    together = evaluate(contestants, files, METRICS, Store(tmp_path / "two"), 2, root=folder, on_done=lambda: seen.append(1))
+    alone = evaluate(contestants, files, METRICS, Store(tmp_path / "one"), jobs=1)
+    together = evaluate(contestants, files, METRICS, Store(tmp_path / "two"), 2, on_done=lambda: seen.append(1))
     assert alone.to_json() == together.to_json()
     assert len(seen) == len(files) * 2
     assert len([row for row in together.rows if row.file == "torn.wav"]) == 1
@@ -180,10 +180,10 @@ def test_a_command_that_is_late_loses_nothing(tmp_path: Path) -> None:
 
 def test_pairs(folder: Path, tmp_path: Path) -> None:
     contestants = [Contestant(G711("a", "a"), (64.0,)), Contestant(G711("mu", "mu"), (64.0,))]
-    report = evaluate(contestants, find_files(folder), METRICS, Store(tmp_path / "store"), root=folder)
-    (pair,) = report.pairs("si_sdr").values()
+    report = evaluate(contestants, find_clips(folder), METRICS, Store(tmp_path / "store"))
+    (pair,) = report.pairs("si_sdr", "clean").values()
     first, second = (summary.means["si_sdr"].value for summary in report.summaries)
-    assert list(report.pairs("si_sdr")) == [("a 64", "mu 64")]
+    assert list(report.pairs("si_sdr", "clean")) == [("a 64", "mu 64")]
     assert pair.difference == pytest.approx(first - second)
     assert pair.files == 2
 

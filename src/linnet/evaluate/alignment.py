@@ -50,6 +50,11 @@ class Alignment:
     envelope: float
     gain_db: float
 
+    @property
+    def certain(self) -> bool:
+        """Whether a fault is beyond doubt even in noise: told by the waveform itself, or by there being nothing."""
+        return self.exact or self.gain_db <= _SILENT_DB
+
     def fault(self) -> str:
         """Why scores of this file mean nothing, '' if nothing is wrong."""
         if np.isnan(self.envelope):

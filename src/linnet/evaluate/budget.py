@@ -5,12 +5,10 @@ alone, and latency without processing time. One multiply-accumulate is two float
 is said in `linnet.evaluate.macs`. The quantizer's search is in the encoder's graph, hence on the sending side.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import click
 import numpy as np
 import onnxruntime as ort
 
@@ -289,27 +287,3 @@ def _caveats(budget: Budget) -> list[str]:
         if side.mmacs_per_call:
             notes.append(f"{title}: {side.mmacs_per_call:.3f} MMAC more for each call, not counted above")
     return ["", *notes] if notes else []
-
-
-@click.command("budget")
-@click.argument("model")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def command(model: str, as_json: bool) -> None:
-    """MACs, parameters and latency of MODEL (a name or a path) against the LRAC limits."""
-    from linnet import bundle
-
-    opened = bundle.load(model)
-    card = opened.card
-    try:
-        budget = assess(
-            opened.encoder,
-            opened.decoder,
-            name=card.name,
-            sample_rate=card.sample_rate,
-            hop=card.hop,
-            latency_ms=card.latency_ms,
-            n_codes=len(card.columns),
-        )
-    except ModuleNotFoundError as error:
-        raise click.UsageError(f"linnet budget needs the package {error.name}: pip install 'linnet[eval]'") from error
-    click.echo(json.dumps(to_json(budget), indent=2) if as_json else render(budget))

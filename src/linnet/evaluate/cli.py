@@ -6,7 +6,8 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +15,34 @@ import click
 
 from linnet.bits.errors import LinnetError
 from linnet.evaluate.codecs import CODECS, Contestant, parse_codecs
+from linnet.evaluate.conditions.cli import chosen_clips, options, set_options
+from linnet.evaluate.listening.analysis import analyse, read_answers
 from linnet.evaluate.metrics import METRICS
 from linnet.evaluate.page import write_page
-from linnet.evaluate.runner import Report
+from linnet.evaluate.report import Report
 from linnet.evaluate.runner import evaluate as run
-from linnet.evaluate.sets import find_files
-from linnet.evaluate.store import Store, default_folder
+from linnet.evaluate.sets import Clip
+from linnet.evaluate.store import Store
 from linnet.evaluate.tables import as_csv, as_json, as_markdown, as_text, told
 
-_COMPARED = ("clear", "opus", "codec2", "amrwb")
+COMPARED = ("clear", "opus", "codec2", "amrwb")
 
 
 class OptionError(LinnetError):
     """An option's value that cannot be understood."""
 
 
-def _engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What both commands ask for."""
-    path = click.Path(path_type=Path, file_okay=False)
-    options = (
-        click.option("--split", default="test", show_default=True, help="Split of a corpus."),
-        click.option("--metrics", help=f"Some of {','.join(METRICS)}.  [default: those that are installed]"),
-        click.option("--limit", type=click.IntRange(min=1), help="At most so many files, spread evenly over the set."),
-        click.option("--jobs", type=click.IntRange(min=1), help="Processes.  [default: the cores at hand]"),
-        click.option("--cache", type=path, help=f"Where results are kept.  [default: {default_folder()}]"),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+_engine_options = options(
+    set_options,
+    click.option("--metrics", help=f"Some of {','.join(METRICS)}; default: the quick ones that are installed; all."),
+    click.option(
+        "--against",
+        type=click.Choice(["clean", "input"]),
+        default="clean",
+        show_default=True,
+        help="Judge against the speech without what disturbs it, or against what the codec was given.",
+    ),
+)
 
 
 _CODEC_HELP = (
@@ -67,7 +68,7 @@ def evaluate(
     markdown: Path | None,
     **engine: Any,
 ) -> None:
-    """Score MODEL (a name or a path) and other codecs on the speech in a folder.
+    """Score MODEL (a name or a path) and other codecs on the speech in a folder, under any conditions.
 
     Audio is judged at 16 kHz, one channel. The figures are means over the files, with 95 % bootstrap intervals. What was
     measured before is not measured again.
@@ -76,66 +77,106 @@ def evaluate(
     if len(first) != 1:
         raise OptionError(f"{model!r} is not one model: name one, and the others with --codec")
     others = [contestant for contestant in parse_codecs(codecs) if contestant.codec != first[0].codec]
-    report, names, n_files, _ = _run(folder, [*first, *others], **engine)
-    _print(report, names)
+    done = _run(folder, [*first, *others], **engine)
+    _print(done)
     if json_out is not None:
-        _write(json_out, _json(as_json(report, names, command_line(), n_files)))
+        _write(json_out, _json(_document(done)))
     if markdown is not None:
-        _write(markdown, as_markdown(report, names, command_line(), n_files))
+        _write(markdown, as_markdown(done.report, done.metrics, command_line(), len(done.clips)))
+
+
+codec_options = options(
+    click.option("--codec", "codecs", multiple=True, help=f"{_CODEC_HELP}  [default: {','.join(COMPARED)}]"),
+    click.option("--kbps", help="Rates with commas between: each codec's highest mode not above.  [default: its usual ones]"),
+)
 
 
 @click.command("compare")
 @click.argument("folder", metavar="SET", type=click.Path(path_type=Path))
-@click.option("--codec", "codecs", multiple=True, help=f"{_CODEC_HELP}  [default: {','.join(_COMPARED)}]")
-@click.option("--kbps", help="Rates, with commas between: each codec at its highest mode not above.  [default: its usual ones]")
+@codec_options
+@click.option(
+    "--listening",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Answers of `linnet listen`.",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for report.html and data.")
 @click.option("--listen", type=click.IntRange(min=0), default=8, show_default=True, help="Clips in the page, the worst first.")
 @_engine_options
-def compare(folder: Path, codecs: tuple[str, ...], kbps: str | None, out: Path, listen: int, **engine: Any) -> None:
+def compare(
+    folder: Path,
+    codecs: tuple[str, ...],
+    kbps: str | None,
+    listening: tuple[Path, ...],
+    out: Path,
+    listen: int,
+    **engine: Any,
+) -> None:
     """Compare any codecs on the recordings of SET: one page to look at and listen to.
 
     Writes report.html, which needs nothing else and no network, results.json and results.csv into --out. What was measured
     before is not measured again, and an interrupted run goes on where it was.
     """
-    contestants = parse_codecs(codecs or _COMPARED, _rates(kbps) if kbps else ())
-    report, names, n_files, store = _run(folder, contestants, **engine)
+    verdicts = [analyse(read_answers(path)).to_json() for path in listening]
+    done = _run(folder, contestants(codecs or COMPARED, kbps), **engine)
     out.mkdir(parents=True, exist_ok=True)
-    document = as_json(report, names, command_line(), n_files)
+    document = {**_document(done), "listening": verdicts}
     _write(out / "results.json", _json(document))
-    _write(out / "results.csv", as_csv(report, names))
-    _write(out / "report.html", write_page(report, document, names, store, folder, listen))
-    _print(report, names)
+    _write(out / "results.csv", as_csv(done.report, done.metrics))
+    _write(out / "report.html", write_page(done.report, document, done.metrics, done.store, done.clips, listen))
+    _print(done)
     click.echo(f"{out / 'report.html'}: open it in a browser")
 
 
+@dataclass(frozen=True)
+class Done:
+    """What a run gave: the report, its metrics and clips, and where the audio is."""
+
+    report: Report
+    metrics: list[str]
+    clips: list[Clip]
+    store: Store
+
+
+def _document(done: Done) -> dict[str, Any]:
+    """Everything as plain values, with what tells another laboratory that it has the same samples."""
+    samples = [{"file": clip.name, "seed": clip.seed, "sha256": clip.sha256} for clip in done.clips if clip.sha256]
+    return {**as_json(done.report, done.metrics, command_line(), len(done.clips)), "samples": samples}
+
+
 def _run(
-    folder: Path,
-    contestants: Sequence[Contestant],
-    split: str,
-    metrics: str | None,
-    limit: int | None,
-    jobs: int | None,
-    cache: Path | None,
-) -> tuple[Report, list[str], int, Store]:
-    """The report, the metrics, the number of files, and where the audio is."""
-    if not contestants:
+    folder: Path, chosen_codecs: Sequence[Contestant], metrics: str | None, jobs: int | None, against: str, **chosen: Any
+) -> Done:
+    names = _metrics(metrics)
+    clips, store = chosen_clips(folder, **chosen)
+    if against == "input":
+        clips = [replace(clip, reference=None, reference_sha256="") for clip in clips]
+    return Done(measured(chosen_codecs, clips, names, store, jobs), names, clips, store)
+
+
+def contestants(codecs: Sequence[str], kbps: str | None) -> list[Contestant]:
+    """What `codec_options` choose."""
+    return parse_codecs(codecs, _rates(kbps) if kbps else ())
+
+
+def measured(
+    chosen: Sequence[Contestant], clips: Sequence[Clip], metrics: Sequence[str], store: Store, jobs: int | None
+) -> Report:
+    """What the engine finds, with a bar on a terminal."""
+    if not chosen:
         raise OptionError("nothing to compare: name codecs with --codec")
-    names = _listed(metrics) if metrics else _installed()
-    files, store = find_files(folder, split, limit), Store(cache or default_folder())
     jobs = jobs or _cores()
     if not sys.stderr.isatty():  # where click's bar would still print its label
-        report = run(contestants, files, names, store, jobs, root=folder)
-    else:
-        with click.progressbar(length=len(files) * len(contestants), label="codecs x files", file=sys.stderr) as bar:
-            report = run(contestants, files, names, store, jobs, root=folder, on_done=lambda: bar.update(1))
-    return report, names, len(files), store
+        return run(chosen, clips, metrics, store, jobs)
+    with click.progressbar(length=len(clips) * len(chosen), label="codecs x files", file=sys.stderr) as bar:
+        return run(chosen, clips, metrics, store, jobs, on_done=lambda: bar.update(1))
 
 
-def _print(report: Report, metrics: Sequence[str]) -> None:
-    click.echo(as_text(report, metrics))
-    for skipped in report.skipped:
+def _print(done: Done) -> None:
+    click.echo(as_text(done.report, done.metrics))
+    for skipped in done.report.skipped:
         click.echo(f"{skipped.codec} is skipped: {skipped.reason}", err=True)
-    for row in report.errors:
+    for row in done.report.errors:
         click.echo(told(row), err=True)
 
 
@@ -146,11 +187,29 @@ def command_line() -> str:
 
 
 def _installed() -> list[str]:
-    """The metrics whose packages are there; the others are told."""
-    missing = sorted({metric.package for metric in METRICS.values() if not metric.available()})
+    """The usual metrics whose packages are there; the others are told."""
+    usual = {name: metric for name, metric in METRICS.items() if metric.default}
+    missing = sorted({metric.package for metric in usual.values() if not metric.available()})
     if missing:
         click.echo(f"without the metrics of {', '.join(missing)}: pip install 'linnet[eval]'", err=True)
-    return [name for name, metric in METRICS.items() if metric.available()]
+    return [name for name, metric in usual.items() if metric.available()]
+
+
+def _metrics(text: str | None) -> list[str]:
+    """What --metrics says. What is asked for by name and not installed is an error; of 'all', only told."""
+    names: list[str] = []
+    for name in _listed(text or "default"):
+        if name == "default":
+            names += _installed()
+        elif name == "all":
+            for other, metric in METRICS.items():
+                if metric.available():
+                    names.append(other)
+                else:
+                    click.echo(f"without {other}: {metric.install}", err=True)
+        else:
+            names.append(name)
+    return list(dict.fromkeys(names))
 
 
 def _json(document: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from linnet.bits import Redundancy
-from linnet.evaluate.codecs.base import CodecError
+from linnet.evaluate.codecs.base import Codec, CodecError, Coded
 from linnet.evaluate.codecs.bundle import Bundle, opened
+from linnet.evaluate.codecs.xiph import opus_bandwidth
 from linnet.evaluate.metrics import RATE, Samples
 from linnet.runtime.channel import LossyChannel
 from linnet.runtime.loss import LossModel, loss_model
@@ -85,6 +86,7 @@ class Received:
     label: str
     samples: npt.NDArray[Any]
     kbps: float
+    bandwidth_hz: int | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class LossyOpus:
         lost = self.network.model(samples, _OPUS_FRAME_MS).draw(len(packets))
         decoded = _opus_decoded(library, [None if gone else packet for gone, packet in zip(lost, packets, strict=True)])
         kbps = 8 * sum(map(len, packets)) / (_OPUS_FRAME_MS * len(packets))
-        yield Received(self.name, decoded[lookahead : lookahead + len(samples)], kbps)
+        yield Received(self.name, decoded[lookahead : lookahead + len(samples)], kbps, opus_bandwidth(packets))
 
     def _encoded(self, library: Any, pcm: npt.NDArray[np.float32]) -> tuple[list[bytes], int]:
         """Packets of 20 ms, and the samples by which the encoder looks ahead."""
@@ -163,6 +165,55 @@ class LossyOpus:
         finally:
             library.opus_encoder_destroy(encoder)
         return packets, lookahead.value
+
+
+@dataclass(frozen=True)
+class NetworkBundle(Bundle):
+    """A model whose packets, one a frame and without copies, meet a network; for the laboratory a codec like any other."""
+
+    network: Network
+
+    def identity(self) -> str:
+        """See `Codec.identity`."""
+        return f"{super().identity()} over {self.network}"
+
+    def runs(self, samples: Samples, rates: Sequence[float]) -> Iterator[Coded]:
+        """See `Codec.runs`."""
+        layout = opened(self.model).layout
+        senders = tuple(Sender(layout.layers_for_kbps(kbps)) for kbps in rates)
+        seconds = len(samples) / RATE
+        for received in LossyBundle(self.model, senders, self.network).outputs(samples):
+            yield Coded(received.samples, 1000 * received.kbps * seconds, seconds)
+
+
+@dataclass(frozen=True)
+class NetworkOpus(Codec):
+    """Opus by libopus with in-band FEC, its packets of 20 ms meeting a network."""
+
+    network: Network
+    name = "opus"
+    least_kbps = 6.0
+    usual_kbps = (6.0, 12.0)
+
+    def available(self) -> str | None:
+        """See `Codec.available`."""
+        try:
+            _libopus()
+        except CodecError as error:
+            return str(error)
+        return None
+
+    def identity(self) -> str:
+        """See `Codec.identity`."""
+        version = _libopus().opus_get_version_string().decode()
+        return f"{version} in-band FEC over {self.network}"
+
+    def run(self, samples: Samples, kbps: float) -> Coded:
+        """See `Codec.run`."""
+        seconds = len(samples) / RATE
+        received = next(LossyOpus(kbps, self.network).outputs(samples))
+        bandwidth = min(received.bandwidth_hz or RATE, RATE // 2)
+        return Coded(received.samples, 1000 * received.kbps * seconds, seconds, bandwidth)
 
 
 def _opus_decoded(library: Any, packets: list[bytes | None]) -> npt.NDArray[np.float64]:
@@ -205,6 +256,7 @@ def _libopus() -> Any:
         create, destroy = getattr(library, f"opus_{side}_create"), getattr(library, f"opus_{side}_destroy")
         create.argtypes, create.restype = arguments, pointer
         destroy.argtypes, destroy.restype = [pointer], None
+    library.opus_get_version_string.argtypes, library.opus_get_version_string.restype = [], ctypes.c_char_p
     # The variadic opus_encoder_ctl has no fixed signature: its callers pass ctypes' own values.
     library.opus_encode_float.argtypes = [pointer, pointer, number, ctypes.c_char_p, number]
     library.opus_decode_float.argtypes = [pointer, ctypes.c_char_p, number, pointer, number, number]

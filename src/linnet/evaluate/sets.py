@@ -1,47 +1,108 @@
-"""Sets of recordings: which files, and a file as everything here hears it."""
+"""Sets of recordings: which files, what happened to them, and a file as everything here hears it."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
 from linnet.bits.errors import LinnetError
-from linnet.evaluate.metrics import RATE, to_rate
+from linnet.evaluate.metrics import RATE, Samples, to_rate
 
 SUFFIXES = frozenset({".aif", ".aiff", ".flac", ".mp3", ".ogg", ".opus", ".w64", ".wav"})
 
+_COLUMNS = {"path", "kind", "split"}
+_CONDITION_COLUMNS = {"condition", "clip", "reference", "seed", "sha256", "reference_sha256"}
+
 
 class SetError(LinnetError):
-    """A set of files that is not there, or empty, or a file of it that holds nothing."""
+    """A set of files that is not there, or empty, or a file of it that holds nothing or not what it should."""
 
 
-def find_files(folder: Path, split: str = "test", limit: int | None = None) -> list[Path]:
-    """The audio files of a set, sorted.
+@dataclass(frozen=True)
+class Clip:
+    """One recording under one condition.
+
+    Args:
+        name: as tables call it: the path below the set's folder, with the condition in front if that is not in it.
+        path: of what codecs are given.
+        reference: of what they should give back, if that is something else.
+        condition: its name, see `linnet.evaluate.conditions.grammar`.
+        seed: of what chance decides while it is coded.
+        sha256: of the samples at `path`, as `digest_16` takes it, '' if nobody said.
+        reference_sha256: likewise of the reference.
+    """
+
+    name: str
+    path: Path
+    reference: Path | None = None
+    condition: str = "clean"
+    seed: int = 0
+    sha256: str = ""
+    reference_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A file of a corpus and who speaks in it, its own path if nobody knows."""
+
+    path: Path
+    speaker: str
+
+
+def find_clips(folder: Path, split: str = "test", limit: int | None = None) -> list[Clip]:
+    """The clips of a set in the order of their conditions and names: recordings, or a set that `linnet conditions` made.
 
     Args:
         folder: audio files at any depth; or a corpus with a manifest.csv, whose speech is taken.
         split: of the corpus; a plain folder has none.
-        limit: at most so many files, spread evenly over all.
+        limit: at most so many clips of each condition, spread evenly over all.
 
     Raises:
         SetError: if there is none.
     """
+    manifest = folder / "manifest.csv"
+    if manifest.is_file() and "condition" in _columns(manifest):
+        return _conditioned(manifest, split, limit)
+    return [Clip(path.relative_to(folder).as_posix(), path) for path in find_files(folder, split, limit)]
+
+
+def find_files(folder: Path, split: str = "test", limit: int | None = None) -> list[Path]:
+    """The speech files of a set, sorted. Arguments and what is raised as in `find_clips`."""
+    found = [recording.path for recording in find_recordings(folder, "speech", split)]
+    if not found:
+        raise SetError(f"{folder} holds no audio files: name a folder with {', '.join(sorted(SUFFIXES))} files")
+    return spread(found, limit)
+
+
+def find_recordings(folder: Path, kind: str, split: str) -> list[Recording]:
+    """All recordings of one kind (speech, noise, rir) and split of a corpus, sorted; a plain folder has only speech.
+
+    Raises:
+        SetError: if there is no folder, its manifest is none, or it has no speech of this split.
+    """
     if not folder.is_dir():
         raise SetError(f"{folder} is not a folder: name a folder of audio files or a corpus")
     manifest = folder / "manifest.csv"
-    if manifest.is_file():
-        files = _listed(manifest, split)
-    else:
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not files:
-        raise SetError(f"{folder} holds no audio files: name a folder with {', '.join(sorted(SUFFIXES))} files")
-    if limit is None or limit >= len(files):
-        return files
-    return [files[index] for index in np.linspace(0, len(files) - 1, limit).round().astype(int)]
+    if not manifest.is_file():
+        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        return [Recording(path, str(path)) for path in paths] if kind == "speech" else []
+    entries = [entry for entry in _entries(manifest, _COLUMNS) if entry["kind"] == kind]
+    here = [entry for entry in entries if entry["split"] == split]
+    if kind == "speech" and not here:
+        there = ", ".join(sorted({entry["split"] for entry in entries})) or "none at all"
+        raise SetError(f"{manifest} has no speech of split {split!r}: it has {there}")
+    return sorted(
+        (Recording(manifest.parent / entry["path"], entry.get("speaker") or entry["path"]) for entry in here),
+        key=lambda recording: recording.path,
+    )
 
 
 def read_audio(path: Path) -> npt.NDArray[np.float64]:
@@ -59,15 +120,71 @@ def read_audio(path: Path) -> npt.NDArray[np.float64]:
     return to_rate(samples.mean(axis=1), rate, RATE)
 
 
-def _listed(manifest: Path, split: str) -> list[Path]:
+def read_clip(clip: Clip) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """What codecs are given and what they should give back, [samples] at 16 kHz each.
+
+    Raises:
+        SetError: as `read_audio`, and if the samples are not those that the manifest was made with.
+        soundfile.LibsndfileError: if it is no audio.
+    """
+    heard = read_audio(clip.path)
+    wanted = heard if clip.reference is None else read_audio(clip.reference)
+    for samples, sha256 in ((heard, clip.sha256), (wanted, clip.reference_sha256)):
+        if sha256 and digest_16(samples) != sha256:
+            raise SetError("its samples are not those that the manifest names: make the set again")
+    return heard, wanted
+
+
+def digest_16(samples: Samples) -> str:
+    """SHA-256 of [samples] as little-endian integers of 16 bits, whatever file holds them."""
+    return hashlib.sha256(rounded_16(samples).astype("<i2").tobytes()).hexdigest()
+
+
+def rounded_16(samples: Samples) -> npt.NDArray[np.int16]:
+    """[samples] as a file of 16 bits holds them."""
+    return np.clip(np.round(np.asarray(samples, np.float64) * 32768), -32768, 32767).astype(np.int16)
+
+
+_Item = TypeVar("_Item")
+
+
+def spread(items: Sequence[_Item], limit: int | None) -> list[_Item]:
+    """At most so many of them, spread evenly over all."""
+    if limit is None or limit >= len(items):
+        return list(items)
+    return [items[index] for index in np.linspace(0, len(items) - 1, limit).round().astype(int)]
+
+
+def _conditioned(manifest: Path, split: str, limit: int | None) -> list[Clip]:
+    by_condition: dict[str, list[Clip]] = {}
+    entries = _entries(manifest, _COLUMNS | _CONDITION_COLUMNS)
+    for entry in entries:
+        if entry["split"] != split:
+            continue
+        clip = Clip(
+            name=f"{entry['condition']}/{entry['clip']}",
+            path=manifest.parent / entry["path"],
+            reference=manifest.parent / entry["reference"] if entry["reference"] else None,
+            condition=entry["condition"],
+            seed=int(entry["seed"]),
+            sha256=entry["sha256"],
+            reference_sha256=entry["reference_sha256"],
+        )
+        by_condition.setdefault(clip.condition, []).append(clip)
+    if not by_condition:
+        there = ", ".join(sorted({entry["split"] for entry in entries})) or "none at all"
+        raise SetError(f"{manifest} has no clips of split {split!r}: it has {there}")
+    return [clip for clips in by_condition.values() for clip in spread(clips, limit)]
+
+
+def _columns(manifest: Path) -> set[str]:
     with manifest.open(newline="", encoding="utf-8") as lines:
-        reader = csv.DictReader(lines)
-        missing = {"path", "kind", "split"} - set(reader.fieldnames or ())
-        if missing:
-            raise SetError(f"{manifest} has no column {sorted(missing)[0]!r}: a manifest has path, kind and split")
-        speech = [entry for entry in reader if entry["kind"] == "speech"]
-    files = sorted(manifest.parent / entry["path"] for entry in speech if entry["split"] == split)
-    if not files:
-        there = ", ".join(sorted({entry["split"] for entry in speech})) or "none at all"
-        raise SetError(f"{manifest} has no speech of split {split!r}: it has {there}")
-    return files
+        return set(next(csv.reader(lines), ()))
+
+
+def _entries(manifest: Path, needed: set[str]) -> list[dict[str, str]]:
+    missing = sorted(needed - _columns(manifest))
+    if missing:
+        raise SetError(f"{manifest} has no column {missing[0]!r}: it needs {', '.join(sorted(needed))}")
+    with manifest.open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))

@@ -10,16 +10,20 @@ from typing import Any
 import numpy as np
 
 from linnet.evaluate.metrics import METRICS
-from linnet.evaluate.runner import Report, Row
+from linnet.evaluate.report import Report, Row
 from linnet.evaluate.statistics import Mean
 
 
 def as_text(report: Report, metrics: Sequence[str]) -> str:
     """The means as a table in columns for a terminal."""
     table = _table(report, metrics)
+    names = table[0].index("codec") + 1  # columns that are names, and stand to the left
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))])
+        "  ".join(
+            cell.ljust(width) if column < names else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
         for line in table
     )
 
@@ -33,7 +37,7 @@ def as_markdown(report: Report, metrics: Sequence[str], command: str, n_files: i
     for name in metrics:
         better = "higher" if METRICS[name].higher_is_better else "lower"
         lines.append(f"- `{name}`: {better} is better; blind to {METRICS[name].blind_to}.")
-    unscored = {(s.label, name): mean.unscored for s in report.summaries for name, mean in s.means.items()}
+    unscored = {(f"{s.condition}: {s.label}", name): mean.unscored for s in report.summaries for name, mean in s.means.items()}
     lines += [f"- {label}: {n} files have no `{name}`." for (label, name), n in unscored.items() if n]
     lines += [f"- Skipped: {skipped.codec}: {skipped.reason}" for skipped in report.skipped]
     lines += [f"- Left out: {told(row)}" for row in report.errors]
@@ -54,13 +58,13 @@ def as_csv(report: Report, metrics: Sequence[str]) -> str:
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     measured = ("mode", "kbps", "bandwidth_hz", "delay_ms")
-    lines.writerow(["file", "codec", *measured, "lag_ms", "gain_db", *metrics, "fault", "notes", "error"])
+    lines.writerow(["file", "condition", "codec", *measured, "lag_ms", "gain_db", *metrics, "fault", "notes", "error"])
     for row in report.rows:
         place = row.alignment
         figures = [*(getattr(row, name) for name in measured), place and place.lag_ms, place and place.gain_db]
         figures += [row.scores.get(name) for name in metrics]
         shown = ["" if value is None or np.isnan(value) else f"{value:.6g}" for value in figures]
-        lines.writerow([row.file, row.codec, *shown, row.fault, "; ".join(row.notes), row.error])
+        lines.writerow([row.file, row.condition, row.codec, *shown, row.fault, "; ".join(row.notes), row.error])
     return text.getvalue()
 
 
@@ -70,17 +74,21 @@ def told(row: Row) -> str:
 
 
 def _table(report: Report, metrics: Sequence[str]) -> list[list[str]]:
+    """The means, with the condition in front if there is any but clean speech."""
     units = [METRICS[name].unit for name in metrics]
+    several = report.conditions not in ([], ["clean"])
     header = [
+        *(["condition"] if several else []),
         "codec",
         "kbit/s",
         "kHz",
         *(f"{name}, {unit}" if unit else name for name, unit in zip(metrics, units, strict=True)),
     ]
-    rows = [
-        [s.label, f"{s.kbps:.2f}", f"{s.bandwidth_hz / 1000:g}", *(_cell(s.means[name]) for name in metrics)]
-        for s in report.summaries
-    ]
+    rows = []
+    for summary in report.summaries:
+        front = [summary.condition, summary.label] if several else [summary.label]
+        means = (_cell(summary.means[name]) for name in metrics)
+        rows.append([*front, f"{summary.kbps:.2f}", f"{summary.bandwidth_hz / 1000:g}", *means])
     return [header, *rows]
 
 

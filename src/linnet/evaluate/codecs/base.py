@@ -10,15 +10,18 @@ import shutil
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from linnet.bits.errors import LinnetError
 from linnet.evaluate.metrics import RATE, Samples, to_rate
+
+if TYPE_CHECKING:
+    from linnet.evaluate.network import Network
 
 _TIMEOUT_S = 600
 _UNKNOWN_DELAY = RATE // 4  # samples at 16 kHz
@@ -95,6 +98,10 @@ class Codec(ABC):
         for kbps in rates:
             yield self.run(samples, kbps)
 
+    def over(self, network: Network) -> Codec | None:  # noqa: ARG002
+        """This codec over a network that loses packets; None if it takes no loss."""
+        return None
+
     def mode(self, kbps: float) -> float:
         """The rate it can be run at for a wanted one: the highest that is not above it, or else its lowest."""
         if not self.rates:
@@ -120,8 +127,14 @@ class Output:
     delay_ms: float | None
 
 
-def through(codec: Codec, samples: Samples, rates: Sequence[float]) -> Iterator[Output]:
+def through(codec: Codec, samples: Samples, rates: Sequence[float], times: int = 1) -> Iterator[Output]:
     """[samples] at 16 kHz through a codec at each of several rates, in their order.
+
+    Args:
+        codec: at rates that its `mode` gave.
+        samples: full scale 1.0.
+        rates: nominal, kbit/s.
+        times: so often, each time what came out of the time before (tandem coding, ITU-T P.830); the rate is one coder's.
 
     Raises:
         CodecError: if the codec is missing or fails.
@@ -129,6 +142,18 @@ def through(codec: Codec, samples: Samples, rates: Sequence[float]) -> Iterator[
     reason = codec.available()
     if reason is not None:
         raise CodecError(reason)
+    if times == 1:
+        yield from _once(codec, samples, rates)
+        return
+    for kbps in rates:
+        heard, delay_ms = samples, 0.0
+        for _ in range(times):
+            output = next(_once(codec, heard, [kbps]))
+            heard, delay_ms = output.samples, delay_ms + (output.delay_ms or 0.0)
+        yield replace(output, delay_ms=None if output.delay_ms is None else delay_ms)
+
+
+def _once(codec: Codec, samples: Samples, rates: Sequence[float]) -> Iterator[Output]:
     at_rate = to_rate(samples, RATE, codec.sample_rate)
     # room for the delay: a codec that gives back as much as it took must not swallow the end
     room = max((codec.delay(kbps) or 0 for kbps in rates), default=0)

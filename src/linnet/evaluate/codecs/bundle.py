@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from linnet.bits import keep_layers
 from linnet.bundle import read_card
 from linnet.evaluate.codecs.base import Codec, Coded
 from linnet.evaluate.metrics import RATE, Samples
+
+if TYPE_CHECKING:
+    from linnet.evaluate.network import Network
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,12 @@ class Bundle(Codec):
         """See `Codec.identity`: the graphs, and what runs them."""
         digests = sorted(read_card(self.model).digests.values())
         return f"{digests} linnet {linnet.__version__} onnxruntime {version('onnxruntime')}"
+
+    def over(self, network: Network) -> Codec:
+        """See `Codec.over`: one packet a frame, without copies; what is lost is concealed."""
+        from linnet.evaluate.network import NetworkBundle  # which is made of this class
+
+        return NetworkBundle(self.model, network)
 
     def run(self, samples: Samples, kbps: float) -> Coded:
         """See `Codec.run`. The runtime takes the decoder's delay away itself."""

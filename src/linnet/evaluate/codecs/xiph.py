@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
 
 from linnet.evaluate.codecs.base import Codec, CodecError, Coded, call, missing_tools, to_int16, tool_identity
 from linnet.evaluate.metrics import Samples
+
+if TYPE_CHECKING:
+    from linnet.evaluate.network import Network
 
 _HEADER_PACKETS = 2  # the codec's header and the comments
 _OPUS_FRAME_S = 0.020
@@ -56,9 +60,19 @@ class Opus(Codec):
             call("opusdec", "--quiet", "--rate", str(self.sample_rate), opus, decoded)
             packets = list(_ogg_packets(Path(opus).read_bytes()))[_HEADER_PACKETS:]
             audio = soundfile.read(decoded, dtype="float64", always_2d=True)[0][:, 0]
-        bandwidths = Counter(_OPUS_BANDWIDTHS[packet[0] >> 3] for packet in packets if packet)
-        bandwidth = min(bandwidths.most_common(1)[0][0], self.sample_rate // 2)
+        bandwidth = min(opus_bandwidth(packets), self.sample_rate // 2)
         return Coded(audio, 8 * sum(map(len, packets)), _OPUS_FRAME_S * len(packets), bandwidth)
+
+    def over(self, network: Network) -> Codec | None:
+        """See `Codec.over`: by libopus, with in-band FEC, at a variable rate."""
+        from linnet.evaluate.network import NetworkOpus  # which knows the codecs of this package
+
+        return None if self.hard_cbr else NetworkOpus(network)
+
+
+def opus_bandwidth(packets: Sequence[bytes]) -> int:
+    """Hz at which the audio of most of some packets ends."""
+    return Counter(_OPUS_BANDWIDTHS[packet[0] >> 3] for packet in packets if packet).most_common(1)[0][0]
 
 
 @dataclass(frozen=True)

@@ -12,24 +12,21 @@ import io
 import json
 from collections.abc import Sequence
 from importlib.resources import files
-from pathlib import Path
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 import soundfile
 
 from linnet.evaluate.metrics import METRICS, RATE, Samples
-from linnet.evaluate.page.loudness import loudness
-from linnet.evaluate.runner import Report, Row, without_nan
-from linnet.evaluate.sets import read_audio
+from linnet.evaluate.page.loudness import equal_gains
+from linnet.evaluate.report import Report, Row, without_nan
+from linnet.evaluate.sets import Clip, read_clip
 from linnet.evaluate.store import Store
-
-_LOUDNESS_LUFS = -23.0  # EBU R 128; low enough that no clip of speech is turned up into clipping
-_PEAK = 0.99
 
 
 def write_page(
-    report: Report, document: dict[str, Any], metrics: Sequence[str], store: Store, folder: Path, listen: int
+    report: Report, document: dict[str, Any], metrics: Sequence[str], store: Store, clips: Sequence[Clip], listen: int
 ) -> str:
     """The page as HTML.
 
@@ -38,19 +35,23 @@ def write_page(
         document: of `tables.as_json`, for what the page says of itself.
         metrics: in the order in which the page offers them; clips are chosen by the first.
         store: where the decoded audio is.
-        folder: of the set, where the originals are.
-        listen: how many clips one can hear, those that codecs find hardest.
+        clips: those that were coded.
+        listen: how many of them one can hear, those that codecs find hardest.
     """
-    chosen = hardest_files(report, metrics[0], listen)
+    chosen, by_name = hardest_files(report, metrics[0], listen), {clip.name: clip for clip in clips}
     data = {
         "command": document["command"],
         "files": document["files"],
         "metrics": document["metrics"],
+        "conditions": report.conditions,
         "summaries": document["summaries"],
         "skipped": document["skipped"],
+        "listening": document.get("listening", []),
         "rows": [_short(row) for row in report.rows],
-        "pairs": {metric: _pairs(report, metric) for metric in metrics},
-        "clips": [_clip(name, report.rows, store, folder) for name in chosen],
+        "pairs": {
+            condition: {metric: _pairs(report, metric, condition) for metric in metrics} for condition in report.conditions
+        },
+        "clips": [_clip(by_name[name], report.rows, store) for name in chosen],
     }
     here = files("linnet.evaluate.page")
     page = here.joinpath("report.html").read_text(encoding="utf-8")
@@ -66,25 +67,31 @@ def write_page(
 def hardest_files(report: Report, metric: str, count: int) -> list[str]:
     """The files that score worst beside the others, by the mean over codecs of how far each is from that codec's mean.
 
-    Scores are in units of the codec's own spread over files, so that no codec outweighs another.
+    Scores are in units of the codec's own spread over files, so that no codec outweighs another. Every condition gives its
+    worst, then every one its second, and so on.
     """
     sign = 1.0 if METRICS[metric].higher_is_better else -1.0
-    by_label: dict[str, dict[str, float]] = {}
+    by_label: dict[tuple[str, str], dict[str, float]] = {}
+    standing: dict[str, dict[str, list[float]]] = {}
     for row in report.rows:
+        if row.key:
+            standing.setdefault(row.condition, {}).setdefault(row.file, [])
         if not row.error and not row.fault and not np.isnan(row.scores[metric]):
-            by_label.setdefault(row.label, {})[row.file] = sign * row.scores[metric]
-    standing: dict[str, list[float]] = {row.file: [] for row in report.rows if row.key}
-    for scores in by_label.values():
+            by_label.setdefault((row.condition, row.label), {})[row.file] = sign * row.scores[metric]
+    for (condition, _), scores in by_label.items():
         values = np.array(list(scores.values()))
         for file, value in scores.items():
-            standing[file].append(float((value - values.mean()) / (values.std() or 1.0)))
-    return sorted(standing, key=lambda file: (float(np.mean(standing[file] or [0.0])), file))[:count]
+            standing[condition][file].append(float((value - values.mean()) / (values.std() or 1.0)))
+    means = [{file: float(np.mean(of_file or [0.0])) for file, of_file in found.items()} for found in standing.values()]
+    worst = [[file for _, file in sorted((mean, file) for file, mean in found.items())] for found in means]
+    return [file for places in zip_longest(*worst) for file in places if file is not None][:count]
 
 
 def _short(row: Row) -> dict[str, Any]:
     return {
         "file": row.file,
         "label": row.label,
+        "condition": row.condition,
         "kbps": round(row.kbps, 4),
         "scores": {name: round(value, 4) for name, value in row.scores.items()},
         "problem": row.error or row.fault,
@@ -92,33 +99,27 @@ def _short(row: Row) -> dict[str, Any]:
     }
 
 
-def _pairs(report: Report, metric: str) -> list[list[Any]]:
+def _pairs(report: Report, metric: str, condition: str) -> list[list[Any]]:
     """Of two codecs: labels, mean difference, its interval, p, files."""
     return [
         [one, other, *(float(f"{value:.4g}") for value in (pair.difference, pair.low, pair.high, pair.p)), pair.files]
-        for (one, other), pair in report.pairs(metric).items()
+        for (one, other), pair in report.pairs(metric, condition).items()
     ]
 
 
-def _clip(name: str, rows: Sequence[Row], store: Store, folder: Path) -> dict[str, Any]:
-    """The original and what each codec made of it, as sound."""
-    versions = [("original", read_audio(folder / name))]
-    versions += [(row.label, store.audio(row.key)) for row in rows if row.file == name and row.key]
-    gains = [_gain(samples) for _, samples in versions]
-    # where one would clip, all are as much quieter: they are to be compared
-    loudest = max(gain * float(np.abs(samples).max()) for gain, (_, samples) in zip(gains, versions, strict=True))
-    room = min(1.0, _PEAK / max(loudest, 1e-9))
+def _clip(clip: Clip, rows: Sequence[Row], store: Store) -> dict[str, Any]:
+    """The original, what codecs were given if that is something else, and what each made of it, as sound."""
+    heard, wanted = read_clip(clip)
+    versions = [("original", wanted)]
+    if clip.reference is not None:
+        versions.append((clip.condition, heard))
+    versions += [(row.label, store.audio(row.key)) for row in rows if row.file == clip.name and row.key]
+    gains = equal_gains([samples for _, samples in versions])
     sounds = [
-        {"label": label, "gain": round(gain * room, 4), "flac": _flac(samples)}
+        {"label": label, "gain": round(gain, 4), "flac": _flac(samples)}
         for gain, (label, samples) in zip(gains, versions, strict=True)
     ]
-    return {"file": name, "seconds": len(versions[0][1]) / RATE, "sounds": sounds}
-
-
-def _gain(samples: Samples) -> float:
-    """That brings a recording to the loudness at which all are played; 1 for silence."""
-    level = loudness(samples)
-    return float(10 ** ((_LOUDNESS_LUFS - level) / 20)) if np.isfinite(level) else 1.0
+    return {"file": clip.name, "seconds": len(versions[0][1]) / RATE, "sounds": sounds}
 
 
 def _flac(samples: Samples) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,24 @@ import numpy.typing as npt
 from linnet.evaluate.metrics import RATE, Samples
 
 _BLOCK, _HOP = int(0.4 * RATE), int(0.1 * RATE)
+_LOUDNESS_LUFS = -23.0  # EBU R 128; low enough that no clip of speech is turned up into clipping
+_PEAK = 0.99
 _DESIGN_RATE = 48_000
 # Annex 1, tables 1 and 2: the head's shelf and the high-pass, each b and a, at 48 kHz
 _STAGES = (
     ((1.53512485958697, -2.69169618940638, 1.19839281085285), (1.0, -1.69065929318241, 0.73248077421585)),
     ((1.0, -2.0, 1.0), (1.0, -1.99004745483398, 0.99007225036621)),
 )
+
+
+def equal_gains(versions: Sequence[Samples]) -> list[float]:
+    """What brings recordings [samples] at 16 kHz to one loudness of -23 LUFS, or as much below as the loudest peak needs."""
+    levels = [loudness(samples) for samples in versions]
+    gains = [10 ** ((_LOUDNESS_LUFS - level) / 20) if np.isfinite(level) else 1.0 for level in levels]  # silence stays
+    # where one would clip, all are as much quieter: they are to be compared
+    loudest = max(gain * float(np.abs(samples).max(initial=0)) for gain, samples in zip(gains, versions, strict=True))
+    room = min(1.0, _PEAK / max(loudest, 1e-9))
+    return [float(gain * room) for gain in gains]
 
 
 def loudness(samples: Samples) -> float:

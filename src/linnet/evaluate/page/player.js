@@ -91,7 +91,7 @@ function showClip(index) {
 }
 
 function drawScores(clip) {
-  const rows = clip.sounds.slice(1).map(({ label }) => byFile.get(clip.file).get(label));
+  const rows = clip.sounds.map(({ label }) => byFile.get(clip.file).get(label)).filter(Boolean);
   table($("scores"), [
     { title: "this clip", value: (row) => row.label, cell: (row) => named(row.label), best: 0 },
     { title: "kbit/s", value: (row) => row.kbps, cell: (row) => make("td", {}, short(row.kbps)), best: 0 },
@@ -231,6 +231,7 @@ function startPlayer() {
 /* ---- the page ---- */
 
 function drawMetric() {
+  drawConditions();
   drawCurves();
   drawPairs();
   drawFiles();
@@ -239,7 +240,11 @@ function drawMetric() {
 $("about").append(`${data.files} files, judged at 16 kHz. Made by `, make("code", {}, data.command));
 $("metric").append(...metrics.map((metric) => make("option", { value: metric }, title(metric))));
 $("metric").addEventListener("change", () => { state.metric = $("metric").value; drawMetric(); });
+$("condition").append(...data.conditions.map((condition) => make("option", { value: condition }, condition)));
+$("condition").addEventListener("change", () => { state.condition = $("condition").value; drawMeans(); drawMetric(); });
+for (const id of ["choose-condition", "conditions-section"]) $(id).hidden = data.conditions.length < 2;
 window.addEventListener("resize", drawCurves);
 drawMeans();
+drawListening();
 drawMetric();
 startPlayer();

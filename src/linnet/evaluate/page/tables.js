@@ -4,7 +4,9 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const metrics = Object.keys(data.metrics);
 const codecs = [...new Set(data.summaries.map((summary) => summary.codec))];
 const codecOf = new Map(data.summaries.map((summary) => [summary.label, summary.codec]));
-const state = { metric: metrics[0], clip: 0, version: 0 };
+const state = { metric: metrics[0], condition: data.conditions[0], clip: 0, version: 0 };
+/** The means under the condition that is shown. */
+const shown = () => data.summaries.filter((one) => one.condition === state.condition);
 
 const $ = (id) => document.getElementById(id);
 
@@ -86,10 +88,53 @@ function drawMeans() {
         return make("td", { title: `${mean.files} files${unscored}` }, short(mean.value), make("span", { class: "interval" }, interval));
       },
     })),
-  ], data.summaries);
+  ], shown());
   const lines = data.skipped.map((one) => `${one.codec} is skipped: ${one.reason}`);
-  for (const one of data.summaries) if (one.faults) lines.push(`${one.label}: ${one.faults} files are left out of its means (see below)`);
+  for (const one of shown()) if (one.faults) lines.push(`${one.label}: ${one.faults} files are left out of its means (see below)`);
   $("left-out").replaceChildren(...lines.map((line) => make("li", {}, line)));
+}
+
+/* ---- conditions ---- */
+
+/** Every codec under every condition, in the metric chosen: shown where there is more than one condition. */
+function drawConditions() {
+  const metric = state.metric, labels = [...new Set(data.summaries.map((one) => one.label))];
+  const found = new Map(data.summaries.map((one) => [`${one.label}\n${one.condition}`, one.means[metric]]));
+  table($("conditions"), [
+    { title: title(metric), value: (label) => label, cell: named, best: 0 },
+    ...data.conditions.map((condition) => ({
+      title: condition, value: (label) => found.get(`${label}\n${condition}`)?.value, best: better(metric),
+      cell: (label) => {
+        const mean = found.get(`${label}\n${condition}`);
+        const interval = mean?.files ? `${short(mean.low)} – ${short(mean.high)}` : "";
+        return make("td", {}, short(mean?.value), make("span", { class: "interval" }, interval));
+      },
+    })),
+  ], labels);
+}
+
+/* ---- listening tests ---- */
+
+/** A table for each test, with a bar from the low to the high end of every interval. */
+function drawListening() {
+  $("listening").hidden = !data.listening.length;
+  $("verdicts").replaceChildren(...data.listening.flatMap((test) => {
+    const [low, high] = test.ends, share = (value) => `${(100 * (value - low) / (high - low)).toFixed(1)}%`;
+    const left = Object.entries(test.excluded).map(([name, reason]) => `${name} is left out: ${reason}`);
+    const element = make("table");
+    table(element, [
+      { title: test.title, value: (row) => row.system, cell: (row) => (codecOf.has(row.system) ? named(row.system) : make("th", { scope: "row" }, row.system)), best: 0 },
+      { title: "mean", value: (row) => row.mean, best: 1, cell: (row) => make("td", {}, short(row.mean), make("span", { class: "interval" }, `${short(row.low)} – ${short(row.high)}`)) },
+      { title: `${low} to ${high}`, value: (row) => row.mean, best: 0, cell: (row) => make("td", { class: "ruler" },
+        make("span", { style: `left:${share(Math.max(low, row.low))};right:calc(100% - ${share(row.high)})` }), make("i", { style: `left:${share(row.mean)}` })) },
+      { title: "ratings", value: (row) => row.ratings, best: 0, cell: (row) => make("td", {}, `${row.ratings}`) },
+      ...Object.keys(test.systems[0]?.features ?? {}).map((feature) => ({
+        title: feature, value: (row) => row.features[feature], best: 1, cell: (row) => make("td", {}, short(row.features[feature])),
+      })),
+    ], test.systems);
+    const heard = make("p", { class: "hint" }, `${test.title}: ${test.listeners} listeners. ${left.join("; ")}`);
+    return [heard, make("div", { class: "scroll" }, element)];
+  }));
 }
 
 /* ---- rate and quality ---- */
@@ -112,7 +157,7 @@ function ticks(low, high, count) {
 function drawCurves() {
   const metric = state.metric, width = $("curves").clientWidth || 900, height = Math.max(240, Math.min(380, width * 0.5));
   const edge = { left: 48, right: 14, top: 10, bottom: 40 };
-  const points = data.summaries.filter((one) => one.means[metric].files);
+  const points = shown().filter((one) => one.means[metric].files);
   const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title(metric)} over kbit/s` });
   $("curves").replaceChildren(root);
   $("blind").textContent = `${better(metric) > 0 ? "Higher" : "Lower"} is better. Blind to ${data.metrics[metric].blind_to}.`;
@@ -154,8 +199,8 @@ function drawCurves() {
 /* ---- two by two ---- */
 
 function drawPairs() {
-  const labels = data.summaries.map((one) => one.label), found = new Map();
-  for (const [one, other, difference, low, high, p, files] of data.pairs[state.metric]) {
+  const labels = shown().map((one) => one.label), found = new Map();
+  for (const [one, other, difference, low, high, p, files] of data.pairs[state.condition]?.[state.metric] ?? []) {
     found.set(`${one}\n${other}`, { difference, low, high, p, files });
     found.set(`${other}\n${one}`, { difference: -difference, low: -high, high: -low, p, files });
   }
@@ -181,10 +226,10 @@ const clipOf = new Map(data.clips.map((clip, index) => [clip.file, index]));
 const mostFiles = 200;
 
 /** How a file stands, in units of each codec's spread over the files; low is bad. */
-function standing(metric) {
-  const sums = new Map([...byFile.keys()].map((file) => [file, []]));
-  for (const { label } of data.summaries) {
-    const scored = data.rows.filter((row) => row.label === label && !row.problem && row.scores[metric] !== null);
+function standing(metric, files) {
+  const sums = new Map(files.map((file) => [file, []]));
+  for (const { label } of shown()) {
+    const scored = data.rows.filter((row) => row.condition === state.condition && row.label === label && !row.problem && row.scores[metric] !== null);
     const values = scored.map((row) => row.scores[metric]), mean = values.reduce((a, b) => a + b, 0) / values.length;
     const spread = Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / values.length) || 1;
     for (const row of scored) sums.get(row.file).push(better(metric) * (row.scores[metric] - mean) / spread);
@@ -193,7 +238,8 @@ function standing(metric) {
 }
 
 function drawFiles() {
-  const metric = state.metric, stands = standing(metric), files = [...byFile.keys()];
+  const metric = state.metric, files = [...new Set(data.rows.filter((row) => row.condition === state.condition).map((row) => row.file))];
+  const stands = standing(metric, files);
   files.sort((a, b) => (stands.get(a) ?? -Infinity) - (stands.get(b) ?? -Infinity));
   const remarks = (file) => [...byFile.get(file).values()].flatMap((row) => [
     ...(row.problem ? [`${row.label || "file"}: ${row.problem}`] : []), ...row.notes.map((note) => `${row.label}: ${note}`),
@@ -206,7 +252,7 @@ function drawFiles() {
     { title: "file", value: (file) => file, best: 0, cell: (file) => clipOf.has(file)
       ? make("td", {}, make("button", { type: "button", class: "link", onclick: () => { showClip(clipOf.get(file)); $("listen").scrollIntoView(); } }, `▶ ${file}`))
       : make("td", {}, file) },
-    ...data.summaries.map(({ label }) => ({
+    ...shown().map(({ label }) => ({
       title: label, value: (file) => score(file, label), best: 0,
       cell: (file) => byFile.get(file).get(label)?.problem ? make("td", { class: "bad" }, "left out") : make("td", {}, short(score(file, label))),
     })),
