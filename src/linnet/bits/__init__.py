@@ -7,7 +7,9 @@ from linnet.bits.errors import (
     LayoutError,
     LinnetError,
     PacketError,
+    RtpError,
     SeekError,
+    StateError,
     VersionError,
     WriteError,
     WrongModelError,
@@ -25,9 +27,12 @@ from linnet.bits.packet import (
     unpack_packets,
 )
 from linnet.bits.redundancy import Redundancy, pack_redundant, recover, unpack_redundant
+from linnet.bits.rtp import MAX_FRAMES, RtpPacket, pack_payload, thin_payload, unpack_payload
+from linnet.bits.sdp import Session
 
 __all__ = [
     "BLOCK_FRAMES",
+    "MAX_FRAMES",
     "MISSING",
     "Codes",
     "CodesError",
@@ -39,7 +44,11 @@ __all__ = [
     "PacketError",
     "Reader",
     "Redundancy",
+    "RtpError",
+    "RtpPacket",
     "SeekError",
+    "Session",
+    "StateError",
     "VersionError",
     "WriteError",
     "Writer",
@@ -47,12 +56,15 @@ __all__ = [
     "keep_layers",
     "pack",
     "pack_packets",
+    "pack_payload",
     "pack_redundant",
     "read_header",
     "recover",
     "thin",
     "thin_packet",
+    "thin_payload",
     "unpack",
     "unpack_packets",
+    "unpack_payload",
     "unpack_redundant",
 ]
