@@ -25,6 +25,9 @@ _ELSEWHERE = {
     "compare": ("linnet.evaluate.cli:compare", "eval", "Any codecs on a set of recordings: a page to look at and listen to."),
     "eval": ("linnet.evaluate.cli:evaluate", "eval", "Score a model beside other codecs on a set of recordings."),
     "export": ("linnet.lab.cli:export", "train", "Make a bundle of a checkpoint."),
+    "live": ("linnet.live.cli:live", "live", "Hear yourself through the codec, with a meter."),
+    "recv": ("linnet.live.cli:recv", "live", "Receive sound over UDP to a recording, a pipe or the loudspeaker."),
+    "send": ("linnet.live.cli:send", "live", "Send a recording, a pipe or the microphone over UDP."),
     "train": ("linnet.lab.cli:train", "train", "Train what a recipe says."),
 }
 

@@ -51,6 +51,11 @@ class Counts:
     lost: int = 0  # frames of which nothing came in time
     held: int = 0  # ticks at which nothing was there and nothing later either
 
+    @property
+    def missing(self) -> int:
+        """Packets that have not come, or not yet. Reordering at the start makes it a little too small."""
+        return max(0, self.expected - self.received)
+
 
 @dataclass(frozen=True)
 class _Slot:
@@ -171,12 +176,11 @@ class JitterBuffer:
             self._next += 1
             waited = self._waited(now)
             slot = self._slots.pop(self._next, None)
-        self.delay_s = waited
         if slot is None and (not self._slots or waited < self.target_s):
             self._debt += 1
             self.counts.held += 1
             return self._lost.copy()
-        self._debt = 0
+        self.delay_s, self._debt = waited, 0
         self._next += 1
         if slot is None:
             self.counts.lost += 1

@@ -80,12 +80,13 @@ class RtpSender:
     def _packed(self, frames: list[bytes]) -> list[bytes]:
         datagrams = []
         for frame in frames:
-            if self._hangover is not None and not self._sounding:
-                datagrams += self._close()
-                self._timestamp += self._hop
-                self._marker = True
-                continue
-            self._sounding -= 1
+            if self._hangover is not None:
+                if not self._sounding:
+                    datagrams += self._close()
+                    self._timestamp += self._hop
+                    self._marker = True
+                    continue
+                self._sounding -= 1
             if self._waiting and len(frame) != len(self._waiting[0]):
                 datagrams += self._close()
             self._waiting.append(frame)
@@ -119,6 +120,7 @@ class RtpReceiver:
         min_delay_s, max_delay_s: of the jitter buffer.
 
     Attributes:
+        hop, sample_rate: the model's, in samples and Hz.
         jitter: the buffer, with its counts and its delay.
         stretched: frames that were played twice.
         shrunk: frames that were played together with the one after them.
@@ -130,8 +132,8 @@ class RtpReceiver:
     ):  # fmt: skip
         self.jitter = JitterBuffer(codec.layout, redundancy, payload_type, min_delay_s=min_delay_s, max_delay_s=max_delay_s)
         self.decoder = CodeDecoder(codec)
-        hop = codec.card.hop
-        self._ramp = ((np.arange(hop) + 0.5) / hop).astype(np.float32)
+        self.hop, self.sample_rate = codec.card.hop, codec.card.sample_rate
+        self._ramp = ((np.arange(self.hop) + 0.5) / self.hop).astype(np.float32)
         self._remembered = max(1, round(_QUIET_MEMORY_S * codec.layout.frame_rate))
         self._lost = np.full((1, codec.layout.n_codes), MISSING, np.int64)
         self.stretched = self.shrunk = 0
@@ -142,7 +144,7 @@ class RtpReceiver:
         self.decoder.reset()
         self._epoch = self.jitter.epoch
         self._levels: deque[float] = deque(maxlen=self._remembered)  # energies of the last frames
-        self._last = np.zeros(len(self._ramp), np.float32)
+        self._last = np.zeros(self.hop, np.float32)
         self._after: Samples | None = None  # a hop that is decoded and comes next
 
     def receive(self, datagram: bytes, now: float) -> None:
