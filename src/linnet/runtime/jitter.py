@@ -96,6 +96,7 @@ class JitterBuffer:
 
     Raises:
         RtpError: if the delays are not 0 <= min <= max < infinity.
+        LayoutError: if packets with these copies would not tell their layers.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class JitterBuffer:
     ):  # fmt: skip
         if not 0 <= min_delay_s <= max_delay_s < float("inf"):
             raise RtpError(f"a delay of {min_delay_s:g} to {max_delay_s:g} s: give the smaller one first, and none below 0")
+        redundancy.layout(layout)  # so that what is wrong with it is said now, not at the first packet
         self.layout, self.redundancy, self.payload_type = layout, redundancy, payload_type
         self.frame_s = layout.hop / layout.sample_rate
         # Copies come within as many frames, and a clock that ticks in frames needs one to be in time.
