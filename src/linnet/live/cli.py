@@ -90,7 +90,7 @@ def send(
 @_copies
 @click.option("--sdp", type=click.Path(), help="Take copies and payload type from this description.")
 @click.option("--rate", type=click.IntRange(8000, 192000), help="Sample rate of OUT [the model's].")
-@click.option("--idle", "idle_ms", type=DURATION, metavar="TIME", help="Stop when nothing has come so long, like 5s [never].")
+@click.option("--idle", "idle_ms", type=DURATION, metavar="TIME", help="Stop when the stream has paused so long [never].")
 @click.option(
     "--min-delay", "min_ms", type=DURATION, default="40ms", show_default=True, metavar="TIME", help="Least of the buffer."
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import time
@@ -43,10 +44,10 @@ def parse_address(text: str) -> Address:
     Raises:
         LiveError: if it is none of these.
     """
-    host, colon, port = text.rpartition(":")
-    if not colon or not (port.isascii() and port.isdigit()) or not 0 < int(port[:6]) < 1 << 16:
+    found = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^:\[\]]*)):([0-9]{1,5})", text)
+    if not found or not 0 < int(found[3]) < 1 << 16:
         raise LiveError(f"{text!r} is no address: write it like 192.0.2.1:5004, or :5004 for all interfaces")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return found[1] or found[2], int(found[3])
 
 
 def open_socket(address: Address, listen: bool) -> tuple[socket.socket, Address]:
@@ -94,14 +95,14 @@ def send(sender: RtpSender, source: Source, out: socket.socket, to: Address, hop
 def receive(
     receiver: RtpReceiver, sink: Sink, incoming: socket.socket, stop: Stop, idle_s: float | None, tell: Callable[[], None]
 ) -> float:
-    """Play what comes in real time until asked to stop, or until nothing has come for a while.
+    """Play what comes in real time until asked to stop, or until a stream has stopped for a while.
 
     Args:
         receiver: of the stream.
         sink: what plays; its clock sets the pace if it has one.
         incoming: a bound socket.
         stop: asked at every hop.
-        idle_s: how long to wait for a packet, in seconds; None for ever.
+        idle_s: how long to wait for the next packet, in seconds; None for ever, as for the first.
         tell: called at every hop.
 
     Returns:
@@ -113,7 +114,7 @@ def receive(
     hop_s = receiver.hop / receiver.sample_rate
     hops, tick = 0, time.monotonic()
     came, known = tick, 0  # when a packet came last, and how many had come then
-    while not stop() and (idle_s is None or tick - came < idle_s):
+    while not stop() and (idle_s is None or not known or tick - came < idle_s):
         _collect(receiver, incoming, tick)
         if receiver.jitter.counts.received > known:
             came, known = tick, receiver.jitter.counts.received
