@@ -1,11 +1,13 @@
 """The commands: over loopback, through pipes, to the end, to an interrupt, and into every mistake."""
 
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from types import SimpleNamespace
 
 import numpy as np
@@ -87,6 +89,21 @@ def test_a_loop_back(clip, tmp_path):
     assert 5 < lost < 40
     frames = soundfile.info(tmp_path / "out.wav").frames
     assert 0 <= frames - soundfile.info(clip).frames < 4 * 192
+
+
+def test_a_meter_is_shown_on_a_terminal(clip, tmp_path):
+    ours, its = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        running = subprocess.Popen([*LINNET, "live", str(clip), str(tmp_path / "out.wav")], stderr=its)
+        os.close(its)
+        shown = b""
+        with suppress(OSError):  # what a terminal says when its other end is closed
+            while part := terminal.read(4096):
+                shown += part
+        assert running.wait(60) == 0
+    lines = shown.decode().replace("\x1b[K", "").split("\r")
+    assert re.fullmatch(r"delay 30 ms, [\d.]+ ms a frame of 12, load [\d.]+ %, 0\.0 % lost", lines[1])
+    assert lines[-2].startswith(f"\nlinnet: {tmp_path / 'out.wav'}: ")
 
 
 @pytest.mark.parametrize(
@@ -182,10 +199,10 @@ def test_microphone_to_loudspeaker_until_the_interrupt(monkeypatch, short):
 
 
 def test_devices_of_another_rate(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sounddevice", fake_sound([0.5] * 10))
+    monkeypatch.setitem(sys.modules, "sounddevice", fake_sound([0.5, 0.5, np.nan, 7, -np.inf]))
     with open_source(MICROPHONE, 44100) as source, open_sink(LOUDSPEAKER, 44100) as sink:
         assert (source.sample_rate, sink.sample_rate, source.paced, sink.paced) == (48000, 48000, True, True)
-        np.testing.assert_array_equal(source.read(4), [0.5] * 4)
+        np.testing.assert_array_equal(source.read(6), [0.5, 0.5, 0, 1, 0, 0])
         sink.write(np.array([0.5, -7], np.float32))
     np.testing.assert_array_equal(sys.modules["sounddevice"].played, [[0.5, -1]])
 

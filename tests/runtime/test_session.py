@@ -95,6 +95,20 @@ def test_a_delay_that_changes_is_followed_without_a_click(codec, speech):
     assert np.abs(np.diff(sound)).max() <= 1.05 * np.abs(np.diff(calm)).max()
 
 
+@pytest.mark.parametrize(("lost", "pause"), [((), 0.05), ((), 0.4), ((), 0.9), ((152, 154), 0.2)])
+def test_late_packets_leave_no_trace(codec, speech, lost, pause):
+    """After a pause of the network the sound is, to the bit, what it would have been without, only later."""
+    kept = [arrival for n, arrival in enumerate(sent(codec, speech)) if n not in lost]
+    calm = heard(RtpReceiver(codec), kept, 5.0)
+    receiver = RtpReceiver(codec)
+    receiver.jitter.adjustment = lambda: 0
+    sound = heard(receiver, [(max(time, 1.8 + pause) if time > 1.8 else time, datagram) for time, datagram in kept], 6.2)
+    assert receiver.jitter.counts.lost == len(lost)
+    frames = calm[300 * HOP : 380 * HOP]
+    assert any(np.array_equal(sound[start : start + len(frames)], frames) for start in range(300 * HOP, len(sound), HOP))
+    assert np.abs(np.diff(sound)).max() <= 1.05 * np.abs(np.diff(calm)).max()
+
+
 def test_a_stretched_or_shrunk_stream_is_only_longer_or_shorter(codec, speech):
     """The buffer's wish is forced, the decoder still meets each frame once: its undisturbed sound is all there."""
     times = sent(codec, speech)

@@ -91,9 +91,9 @@ class Microphone:
         self.stream, self.sample_rate, self.latency_s = stream, int(stream.samplerate), float(stream.latency)
 
     def read(self, count: int) -> Samples:
-        """See `Source.read`. What was not fetched in time is missing."""
+        """See `Source.read`. What was not fetched in time is missing, and what a driver leaves unfilled is silence."""
         samples, _ = self.stream.read(count)
-        return to_mono(samples)
+        return to_mono(np.clip(np.nan_to_num(samples, posinf=0, neginf=0), -1, 1))
 
 
 class Loudspeaker:

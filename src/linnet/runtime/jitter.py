@@ -93,6 +93,8 @@ class JitterBuffer:
         delay_s: how long the frame pulled last had waited, beyond the fastest packet.
         target_s: how long it should.
         jitter_s: the interarrival jitter of RFC 3550, 6.4.1.
+        held: ticks at which the buffer has held its place since the last frame, that of the last pull included.
+        skipped: frames that the buffer left out since it held its place last, because they were lost.
 
     Raises:
         RtpError: if the delays are not 0 <= min <= max < infinity.
@@ -126,7 +128,7 @@ class JitterBuffer:
         self._slots: dict[int, _Slot] = {}
         self._next = 0  # the frame whose turn it is; the stream's first is 0
         self._started = False
-        self._debt = 0  # ticks held since the last frame
+        self.held = self.skipped = 0
         # The leading packet's sequence number, its timestamp, and the number of its first frame: as if the packet before the
         # first one had just come.
         self._highest = (packet.sequence - 1) % SEQUENCES if packet else 0
@@ -152,7 +154,6 @@ class JitterBuffer:
         if self._ssrc is None:
             self._begin(packet)
         if self._fits(arrival):
-            self._suspect = None
             self._admit(arrival)
         else:
             self._doubt(arrival)
@@ -171,18 +172,19 @@ class JitterBuffer:
             return None
         self._started = True
         slot = self._slots.pop(self._next, None)
-        while slot is None and self._debt and self._slots and waited >= self.target_s:
+        while slot is None and self.skipped < self.held and self._slots and waited >= self.target_s:
             # It was concealed when nobody knew yet whether it was lost or late.
-            self._debt -= 1
+            self.skipped += 1
             self.counts.lost += 1
             self._next += 1
             waited = self._waited(now)
             slot = self._slots.pop(self._next, None)
         if slot is None and (not self._slots or waited < self.target_s):
-            self._debt += 1
+            self.skipped *= self.held > 0
+            self.held += 1
             self.counts.held += 1
             return self._lost.copy()
-        self.delay_s, self._debt = waited, 0
+        self.delay_s, self.held = waited, 0
         self._next += 1
         if slot is None:
             self.counts.lost += 1
@@ -198,7 +200,7 @@ class JitterBuffer:
 
         Between too little and too much lie three frames in which nothing is done.
         """
-        if self._debt or not self._started:
+        if self.held or not self._started:
             return 0
         return int(self.delay_s < self.target_s - self.frame_s) - int(self.delay_s > self.target_s + 2 * self.frame_s)
 
@@ -252,6 +254,7 @@ class JitterBuffer:
         if ahead <= 0 and self._seen >> -ahead & 1:
             self.counts.repeated += 1
             return
+        self._suspect = None
         if ahead > 0:
             self._seen = (self._seen << ahead) & ((1 << _REMEMBERED) - 1)
             self._highest, self._newest, self._frame = packet.sequence, packet.timestamp, first

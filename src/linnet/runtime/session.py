@@ -7,15 +7,17 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
-from linnet.bits import MAX_FRAMES, MISSING, Redundancy, RtpError, RtpPacket, pack_payload
+from linnet.bits import MAX_FRAMES, MISSING, Codes, Redundancy, RtpError, RtpPacket, pack_payload
 from linnet.bits.rtp import SEQUENCES, TIMESTAMPS
 from linnet.bits.sdp import PAYLOAD_TYPE
 from linnet.runtime.audio import Samples, to_mono
 from linnet.runtime.codec import PLAIN, Codec, CodeDecoder
 from linnet.runtime.jitter import JitterBuffer
+from linnet.runtime.state import State
 
 _QUIET_MEMORY_S = 2.0  # in which there is most likely a pause
 _QUIETEST = 0.2  # of that time is pause enough to change its length
+_REPEATED = 40  # lost frames that are worth decoding again: after more of them, the decoder has faded out
 _SILENCE = 1e-3  # a peak of -60 dBFS: what discontinuous transmission does not send
 _HANGOVER_S = 0.4  # after the last sound; the ends of words are quiet
 
@@ -112,7 +114,8 @@ class RtpReceiver:
     """Datagrams in, one hop of samples out at each tick, at the model's rate.
 
     To change the delay, a frame is played twice, or two as one, faded into each other; in the quietest fifth of the last two
-    seconds, or anywhere once the delay is above its limit. The decoder meets every frame once either way.
+    seconds, or anywhere once the delay is above its limit. The decoder meets every frame once, in turn, either way, also when
+    a packet was late and the wait was concealed: so late packets leave no trace in what is heard after them.
 
     Args:
         codec: of the model.
@@ -145,6 +148,7 @@ class RtpReceiver:
         self._epoch = self.jitter.epoch
         self._levels: deque[float] = deque(maxlen=self._remembered)  # energies of the last frames
         self._last = np.zeros(self.hop, np.float32)
+        self._undisturbed: State | None = None  # the decoder's, when the buffer began to hold its place
         self._after: Samples | None = None  # a hop that is decoded and comes next
 
     def receive(self, datagram: bytes, now: float) -> None:
@@ -178,9 +182,27 @@ class RtpReceiver:
             if not self._levels:
                 return None
             codes = self._lost  # the same stream begins anew: the decoder fills the time
-        hop = self.decoder.push(codes)
+            self._undisturbed = None
+        hop = self._heard(codes)
         self._levels.append(float(np.dot(hop, hop)))
         return hop
+
+    def _heard(self, codes: Codes) -> Samples:
+        """Decode a frame, or conceal one that may be late.
+
+        What is concealed while the buffer holds its place is none of the stream's frames. So when the stream goes on, the
+        decoder goes back to where it was, meets what was really lost, and is faded in.
+        """
+        if self.jitter.held:
+            self._undisturbed = self._undisturbed or self.decoder.save()
+            return self.decoder.push(codes)
+        before, self._undisturbed = self._undisturbed, None
+        if before is None or self.jitter.skipped > _REPEATED:
+            return self.decoder.push(codes)
+        concealed = self.decoder.push(self._lost)
+        self.decoder.restore(before)
+        self.decoder.push(np.repeat(self._lost, self.jitter.skipped, axis=0))
+        return self._fade(concealed, self.decoder.push(codes))
 
     def _is_quiet(self, hop: Samples) -> bool:
         return float(np.dot(hop, hop)) <= sorted(self._levels)[int(_QUIETEST * (len(self._levels) - 1))]
