@@ -4,10 +4,10 @@ Time is passed in and never read here, so the same packets at the same times giv
 of any clock that both `push` and `pull` are told.
 
 How deep. Each packet's transit (its arrival less its timestamp) is compared with the shortest of the last few hundred: what it
-takes longer is the delay that playing it in time would need. The target is the delay that suffices for 98 % of them, and at
-least what copies need to arrive (docs/loss.md: the two waits are the same time). `delay_s` is what the last frame really
-waited; `adjustment()` says whether that is a frame too little or too much. The receiver then stretches or shrinks what it has
-decoded, preferably in silence, so that the decoder meets every frame once.
+takes longer is the delay that playing it in time would need. The target is the delay that suffices for 98 % of them, and for
+half of the copies if there are any (docs/loss.md: the two waits are the same time, not their sum). `delay_s` is what the last
+frame really waited; `adjustment()` says whether that is a frame too little or too much. The receiver then stretches or shrinks
+what it has decoded, preferably in silence, so that the decoder meets every frame once.
 
 What is missing. A frame that is not there in its turn is concealed. If a later one is there, it was lost and its turn is over.
 If none is, the network may only be slow: the buffer holds its place, which makes it deeper, and repays from frames that turn
@@ -16,8 +16,8 @@ out to be lost.
 What is refused. Packets of other payload types, those that no layout fits, and repeated ones. A packet that lies outside the
 window of some seconds, or has another SSRC, is believed when a second one follows it in sequence with none of the running
 stream between them (RFC 3550, A.1, does likewise), or when it resumes the stream with a marker: the buffer then starts anew
-there. So neither a stray packet nor a flood
-moves a running stream, and no packet can make the memory grow beyond `window` frames and the transits.
+there. So neither a stray packet nor a flood moves a running stream, and no packet can make the memory grow beyond `window`
+frames and the transits.
 """
 
 from __future__ import annotations
@@ -282,8 +282,9 @@ class JitterBuffer:
         self._transits.append(transit)
         ordered = sorted(self._transits)
         self._shortest = ordered[0]
-        # A clock that ticks in frames may ask for a frame right after its packet was awaited.
-        needed = ordered[int(_COVERED * (len(ordered) - 1))] - self._shortest + self.frame_s
+        most, half = (ordered[int(share * (len(ordered) - 1))] - self._shortest for share in (_COVERED, 0.5))
+        # A clock that ticks in frames may ask for a frame just before it comes.
+        needed = max(most, half + self.redundancy.depth * self.frame_s) + self.frame_s
         self.target_s = min(max(needed, self.least_s), self.max_delay_s)
 
 
