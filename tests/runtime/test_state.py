@@ -1,4 +1,5 @@
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -109,3 +110,13 @@ def test_the_rate_may_change_between_calls(codec, short):
     assert packets == whole[1][:count] + whole[4][count:]
     stream.kbps = None
     assert stream.kbps == 6
+
+
+def test_many_streams_share_one_model_in_threads(codec, short):
+    packets = codec.encode(short, 16000, 2)
+    alone = codec.decoder().push(packets)
+    streams = [codec.decoder() for _ in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        heard = list(pool.map(lambda stream: np.concatenate([stream.push(packet) for packet in packets]), streams))
+    for sound in heard:
+        np.testing.assert_allclose(sound, alone, atol=1e-4)

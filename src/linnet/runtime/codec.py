@@ -15,7 +15,7 @@ from linnet.runtime.audio import AudioError, Resampler, Samples, check_rate, to_
 from linnet.runtime.gaps import GapFade
 from linnet.runtime.graph import Graph
 from linnet.runtime.recovery import RecoveryBuffer
-from linnet.runtime.state import State, taken
+from linnet.runtime.state import State, check_identity, identity, taken, waiting_codes
 
 # Frames in one call of a graph: more make no call faster, and an hour needs no more memory than this.
 BLOCK_FRAMES = 256
@@ -226,7 +226,11 @@ class PacketEncoder:
         Raises:
             StateError: if the stream resamples: a resampler's state cannot be read.
         """
-        return {"identity": _identity(self.codec, self.redundancy), "sent": self._sent.copy(), **self.stream.save()}
+        return {
+            "identity": identity(self.codec.card.model_id, self.redundancy),
+            "sent": self._sent.copy(),
+            **self.stream.save(),
+        }
 
     def restore(self, state: State) -> None:
         """Go on from the state that another encoder of the same model and copies had when it was saved.
@@ -234,8 +238,8 @@ class PacketEncoder:
         Raises:
             StateError: if it is another model's, has other copies, or is no encoder's. The stream is then as it was.
         """
-        _check_identity(state, self.codec, self.redundancy)
-        sent = _held_codes(state, "sent", self.codec.layout, self.redundancy)
+        check_identity(state, self.codec.card.model_id, self.redundancy)
+        sent = waiting_codes(state, "sent", self.codec.layout, self.redundancy)
         self.stream.restore(state)
         self._sent = sent
 
@@ -274,8 +278,8 @@ class PacketDecoder:
         Raises:
             StateError: if the stream resamples: a resampler's state cannot be read.
         """
-        held = self.buffer.held.copy()
-        return {"identity": _identity(self.codec, self.buffer.redundancy), "held": held, **self.stream.save()}
+        named = identity(self.codec.card.model_id, self.buffer.redundancy)
+        return {"identity": named, "held": self.buffer.held.copy(), **self.stream.save()}
 
     def restore(self, state: State) -> None:
         """Go on from the state that another decoder of the same model and copies had when it was saved.
@@ -283,8 +287,8 @@ class PacketDecoder:
         Raises:
             StateError: if it is another model's, has other copies, or is no decoder's. The stream is then as it was.
         """
-        _check_identity(state, self.codec, self.buffer.redundancy)
-        held = _held_codes(state, "held", self.codec.layout, self.buffer.redundancy)
+        check_identity(state, self.codec.card.model_id, self.buffer.redundancy)
+        held = waiting_codes(state, "held", self.codec.layout, self.buffer.redundancy)
         self.stream.restore(state)
         self.buffer.held = held
 
@@ -312,26 +316,3 @@ class PacketDecoder:
 
 def _no_codes(layout: Layout) -> Codes:
     return np.zeros((0, layout.n_codes), np.int64)
-
-
-def _identity(codec: Codec, redundancy: Redundancy) -> npt.NDArray:
-    """What must agree between the stream that saved a state and the one that takes it: model and offsets."""
-    return np.frombuffer(codec.card.model_id + bytes(redundancy.offsets), np.uint8)
-
-
-def _check_identity(state: State, codec: Codec, redundancy: Redundancy) -> None:
-    identity = taken(state, "identity", np.uint8, 1).tobytes()
-    if identity[:4] != codec.card.model_id:
-        raise StateError(f"a state of model {identity[:4].hex()}, but this is {codec.card.model_id.hex()} ({codec.card.name})")
-    if identity[4:] != bytes(redundancy.offsets):
-        raise StateError(f"a state with copies at {list(identity[4:])}, but this stream has {list(redundancy.offsets)}")
-
-
-def _held_codes(state: State, name: str, layout: Layout, redundancy: Redundancy) -> Codes:
-    """Codes of at most `depth` frames, in range or -1."""
-    codes = taken(state, name, np.int64, 2)
-    if codes.shape[1] != layout.n_codes or len(codes) > redundancy.depth:
-        raise StateError(f"a saved state whose {name!r} has the shape {list(codes.shape)}: it is no stream's of this model")
-    if (codes < MISSING).any() or (codes >= np.array(layout.sizes)).any():
-        raise StateError(f"a saved state whose {name!r} holds codes that this model has not")
-    return codes

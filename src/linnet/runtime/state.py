@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from linnet.bits import StateError
+from linnet.bits import MISSING, Codes, Layout, Redundancy, StateError
 
 State = Mapping[str, npt.NDArray]
 
@@ -26,3 +26,27 @@ def taken(state: State, name: str, kind: npt.DTypeLike, ndim: int) -> npt.NDArra
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise StateError(f"a saved state whose {name!r} holds NaN or infinity: it was damaged")
     return array.copy()
+
+
+def identity(model_id: bytes, redundancy: Redundancy) -> npt.NDArray[np.uint8]:
+    """What must agree between the stream that saved a state and the one that takes it: model and offsets."""
+    return np.frombuffer(model_id + bytes(redundancy.offsets), np.uint8)
+
+
+def check_identity(state: State, model_id: bytes, redundancy: Redundancy) -> None:
+    """A StateError unless the state is of this model and these copies."""
+    saved = taken(state, "identity", np.uint8, 1).tobytes()
+    if saved[:4] != model_id:
+        raise StateError(f"a saved state of model {saved[:4].hex()}: this stream's is {model_id.hex()}")
+    if saved[4:] != bytes(redundancy.offsets):
+        raise StateError(f"a saved state with copies at {list(saved[4:])}: this stream has {list(redundancy.offsets)}")
+
+
+def waiting_codes(state: State, name: str, layout: Layout, redundancy: Redundancy) -> Codes:
+    """Codes of at most `depth` frames, in range or -1, or a StateError."""
+    codes = taken(state, name, np.int64, 2)
+    if codes.shape[1] != layout.n_codes or len(codes) > redundancy.depth:
+        raise StateError(f"a saved state whose {name!r} has the shape {list(codes.shape)}: it is no stream's of this model")
+    if (codes < MISSING).any() or (codes >= np.array(layout.sizes)).any():
+        raise StateError(f"a saved state whose {name!r} holds codes that this model has not")
+    return codes
