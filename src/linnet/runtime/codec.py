@@ -199,7 +199,7 @@ class CodeDecoder:
 class PacketEncoder:
     """A live encoder: `push` samples, take packets.
 
-    Any number of streams share one loaded `Codec`, each with a state of some kilobytes; see docs/rtp.md, "A server".
+    Any number of streams share one loaded `Codec`, each with a state of its own; see docs/rtp.md, "A server".
     """
 
     def __init__(self, codec: Codec, sample_rate: int, kbps: float | None, redundancy: Redundancy = PLAIN):
