@@ -32,7 +32,10 @@ _ELSEWHERE = {
     "eval": ("linnet.evaluate.cli:evaluate", "eval", "Score a model beside other codecs on a set of recordings."),
     "export": ("linnet.lab.cli:export", "train", "Make a bundle of a checkpoint."),
     "listen": ("linnet.evaluate.listening.cli:listen", "eval", "Serve a listening test of codecs: MUSHRA, ACR, DCR, DRT."),
+    "live": ("linnet.live.cli:live", "live", "Hear yourself through the codec, with a meter."),
     "ratings": ("linnet.evaluate.listening.cli:ratings", "eval", "What the listeners of a test said."),
+    "recv": ("linnet.live.cli:recv", "live", "Receive sound over UDP to a recording, a pipe or the loudspeaker."),
+    "send": ("linnet.live.cli:send", "live", "Send a recording, a pipe or the microphone over UDP."),
     "slim": ("linnet.lab.cli:slim_checkpoint", "train", "Keep of a checkpoint what training starts from."),
     "train": ("linnet.lab.cli:train", "train", "Train what a recipe says."),
 }

@@ -187,7 +187,7 @@ def decode_file(
     # The end of the sound is known only at the end of a pipe, and what lies beyond it is at most what a frame and the
     # delay hold: that much is kept back.
     spare = codec.samples_at(codec.card.hop + codec.card.delay, codec.card.sample_rate, rate_out) + 1
-    with _audio_writer(target, rate_out) as write:
+    with audio_writer(target, rate_out) as write:
         written = _write_trimmed(outputs(), write, limit, spare)
     return Decoded(written, rate_out, n_layers, reader.truncated)
 
@@ -210,7 +210,11 @@ def _write_trimmed(
 
 
 @contextmanager
-def _audio_writer(target: str, rate: int) -> Iterator[Callable[[Samples], None]]:
+def audio_writer(target: str, rate: int) -> Iterator[Callable[[Samples], None]]:
+    """A function that writes samples to a recording, which appears, whole, when the block ends without an error.
+
+    Its format follows from the ending; '-' is a WAV on standard output.
+    """
     if target == PIPE:
         # Lengths of 2^32 - 1 say that nobody knows them yet, as every tool that pipes WAV understands.
         unknown = 0xFFFFFFFF

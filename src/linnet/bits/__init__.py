@@ -8,7 +8,9 @@ from linnet.bits.errors import (
     LayoutError,
     LinnetError,
     PacketError,
+    RtpError,
     SeekError,
+    StateError,
     TablesError,
     VersionError,
     WriteError,
@@ -27,11 +29,14 @@ from linnet.bits.packet import (
     unpack_packets,
 )
 from linnet.bits.redundancy import Redundancy, pack_redundant, recover, unpack_redundant
+from linnet.bits.rtp import MAX_FRAMES, RtpPacket, pack_payload, thin_payload, unpack_payload
+from linnet.bits.sdp import Session
 from linnet.bits.tables import Tables
 
 __all__ = [
     "BLOCK_FRAMES",
     "CODED",
+    "MAX_FRAMES",
     "MISSING",
     "PLAIN",
     "Codes",
@@ -47,7 +52,11 @@ __all__ = [
     "PacketError",
     "Reader",
     "Redundancy",
+    "RtpError",
+    "RtpPacket",
     "SeekError",
+    "Session",
+    "StateError",
     "Tables",
     "TablesError",
     "VersionError",
@@ -57,12 +66,15 @@ __all__ = [
     "keep_layers",
     "pack",
     "pack_packets",
+    "pack_payload",
     "pack_redundant",
     "read_header",
     "recover",
     "thin",
     "thin_packet",
+    "thin_payload",
     "unpack",
     "unpack_packets",
+    "unpack_payload",
     "unpack_redundant",
 ]

@@ -17,6 +17,14 @@ class PacketError(LinnetError):
     """Packed bytes whose length fits no number of frames or layers of the layout."""
 
 
+class RtpError(LinnetError):
+    """Bytes from a network that are no RTP packet with Linnet frames, or a session that describes none."""
+
+
+class StateError(LinnetError):
+    """A saved state that does not belong to this model or stream, or a stream whose state cannot be saved."""
+
+
 class CorruptFileError(LinnetError):
     """Bytes that are no `.lnt` file, or one that was damaged."""
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from linnet.bits import LinnetError
+from linnet.bits import LinnetError, StateError
 
 Samples = npt.NDArray[np.float32]
 
@@ -55,6 +55,14 @@ class Resampler:
         """Start anew."""
         same = self.source == self.target
         self._stream = None if same else soxr.ResampleStream(self.source, self.target, 1, dtype="float32", quality="HQ")
+
+    def check_saved(self) -> None:
+        """A StateError if the stream's state is more than can be read."""
+        if self._stream is not None:
+            raise StateError(
+                f"a stream from {self.source} to {self.target} Hz cannot be saved or restored: use the model's own rate, "
+                "and resample outside"
+            )
 
     def __call__(self, samples: Samples, *, last: bool = False) -> Samples:
         """Convert the next samples; `last` lets out what the filter still holds."""

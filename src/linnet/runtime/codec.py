@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from linnet.bits import MISSING, Codes, Layout, Redundancy, keep_layers, pack_redundant
+from linnet.bits import MISSING, Codes, Layout, Redundancy, StateError, keep_layers, pack_redundant
 from linnet.bundle import Bundle, load
 from linnet.runtime.audio import AudioError, Resampler, Samples, check_rate, to_mono
 from linnet.runtime.gaps import GapFade
 from linnet.runtime.graph import Graph
 from linnet.runtime.recovery import RecoveryBuffer
+from linnet.runtime.state import State, check_identity, identity, taken, waiting_codes
 
 # Frames in one call of a graph: more make no call faster, and an hour needs no more memory than this.
 BLOCK_FRAMES = 256
@@ -106,6 +107,20 @@ class CodeEncoder:
         self.resampler.reset()
         self.pending = np.zeros(0, np.float32)
 
+    def save(self) -> State:
+        """The state: what was pushed and is not yet out. See `PacketEncoder.save`."""
+        self.resampler.check_saved()
+        return {"pending": self.pending.copy(), **self.graph.save()}
+
+    def restore(self, state: State) -> None:
+        """Go on from a saved state. See `PacketEncoder.restore`."""
+        self.resampler.check_saved()
+        pending = taken(state, "pending", np.float32, 1)
+        if len(pending) >= self.codec.card.hop:
+            raise StateError(f"a saved state with {len(pending)} samples that wait: they are less than a frame")
+        self.graph.restore(state)
+        self.pending = pending
+
     def push(self, samples: npt.ArrayLike) -> Codes:
         """The next samples `[n]` or `[n, channels]` -> int64 `[frames, n_codes]`, perhaps of no frames."""
         return self._frames(self.resampler(to_mono(samples)))
@@ -150,6 +165,23 @@ class CodeDecoder:
         self.resampler.reset()
         self.to_skip = self.codec.card.delay if self.skip_delay else 0
 
+    def save(self) -> State:
+        """The state: the graph's, the fade's and the delay yet to be skipped. See `PacketDecoder.save`."""
+        self.resampler.check_saved()
+        return {"to_skip": np.array(self.to_skip), **self.graph.save(), **self.gaps.save()}
+
+    def restore(self, state: State) -> None:
+        """Go on from a saved state. See `PacketDecoder.restore`."""
+        self.resampler.check_saved()
+        to_skip = int(taken(state, "to_skip", np.int64, 0))
+        if to_skip < 0:
+            raise StateError(f"a saved state that skips {to_skip} samples: it was damaged")
+        # New ones, so that a state that is refused in the middle changes nothing.
+        gaps, graph = GapFade(self.codec.card.hop, self.codec.card.sample_rate), self.codec.decoder_graph.stream()
+        gaps.restore(state)
+        graph.restore(state)
+        self.gaps, self.graph, self.to_skip = gaps, graph, to_skip
+
     def push(self, codes: Codes) -> Samples:
         """int64 `[frames, n_codes]`, -1 for what did not arrive -> float32 `[samples]`."""
         blocks = [self.graph(codes[start : start + BLOCK_FRAMES]) for start in range(0, len(codes), BLOCK_FRAMES)]
@@ -167,12 +199,51 @@ class CodeDecoder:
 
 
 class PacketEncoder:
-    """A live encoder: `push` samples, take packets."""
+    """A live encoder: `push` samples, take packets.
+
+    Any number of streams share one loaded `Codec`, each with a state of its own; see docs/rtp.md, "A server".
+    """
 
     def __init__(self, codec: Codec, sample_rate: int, kbps: float | None, redundancy: Redundancy = PLAIN):
         self.codec, self.stream, self.redundancy = codec, CodeEncoder(codec, sample_rate), redundancy
-        self.n_layers = codec.layers(kbps, redundancy)
+        self.kbps = kbps
         self._sent = _no_codes(codec.layout)
+
+    @property
+    def kbps(self) -> float:
+        """The rate of the packets to come, copies included; set it to at most what fits, or None for all layers.
+
+        Raises:
+            LayoutError: if not even the first layer and its copies fit. The rate then stays.
+        """
+        return self.redundancy.layout(self.codec.layout).kbps(self.n_layers)
+
+    @kbps.setter
+    def kbps(self, kbps: float | None) -> None:
+        self.n_layers = self.codec.layers(kbps, self.redundancy)
+
+    def save(self) -> State:
+        """The state of the stream as named arrays, for `np.savez`; the rate is not a part of it.
+
+        Raises:
+            StateError: if the stream resamples: a resampler's state cannot be read.
+        """
+        return {
+            "identity": identity(self.codec.card.model_id, self.redundancy),
+            "sent": self._sent.copy(),
+            **self.stream.save(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from the state that another encoder of the same model and copies had when it was saved.
+
+        Raises:
+            StateError: if it is another model's, has other copies, or is no encoder's. The stream is then as it was.
+        """
+        check_identity(state, self.codec.card.model_id, self.redundancy)
+        sent = waiting_codes(state, "sent", self.codec.layout, self.redundancy)
+        self.stream.restore(state)
+        self._sent = sent
 
     def push(self, samples: npt.ArrayLike) -> list[bytes]:
         """The next samples, any number of them -> the packets of the frames that they complete."""
@@ -202,6 +273,26 @@ class PacketDecoder:
     def __init__(self, codec: Codec, sample_rate: int | None, redundancy: Redundancy = PLAIN):
         self.codec, self.stream = codec, CodeDecoder(codec, sample_rate)
         self.buffer = RecoveryBuffer(codec.layout, redundancy)
+
+    def save(self) -> State:
+        """The state of the stream as named arrays, for `np.savez`.
+
+        Raises:
+            StateError: if the stream resamples: a resampler's state cannot be read.
+        """
+        named = identity(self.codec.card.model_id, self.buffer.redundancy)
+        return {"identity": named, "held": self.buffer.held.copy(), **self.stream.save()}
+
+    def restore(self, state: State) -> None:
+        """Go on from the state that another decoder of the same model and copies had when it was saved.
+
+        Raises:
+            StateError: if it is another model's, has other copies, or is no decoder's. The stream is then as it was.
+        """
+        check_identity(state, self.codec.card.model_id, self.buffer.redundancy)
+        held = waiting_codes(state, "held", self.codec.layout, self.buffer.redundancy)
+        self.stream.restore(state)
+        self.buffer.held = held
 
     def push(self, packets: bytes | Iterable[bytes | None] | None) -> Samples:
         """One packet or several, None for one that has not come -> one hop of samples each.

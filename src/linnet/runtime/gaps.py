@@ -10,6 +10,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from linnet.bits import StateError
+from linnet.runtime.state import State, taken
+
 Samples = npt.NDArray[np.float32]
 
 HOLD_MS = 100.0
@@ -20,6 +23,7 @@ _RETURN_MS = 24.0  # longer than the first good frame takes to reach the output,
 _MEMORY_S = 2.0  # of received sound, in which there is most likely a pause
 _QUIETEST = 0.1  # of that sound is taken for the noise between words
 _SEED = 0
+_WORD = (1 << 64) - 1
 
 
 class GapFade:
@@ -47,7 +51,40 @@ class GapFade:
         self.gain = 1.0  # of the decoder's output, at the end of the last frame
         self.received = 0
         self.level: npt.NDArray[np.float64] | None = None  # of the noise's spectrum, known while it sounds
+        self.tail = np.zeros(self.hop)  # of the noise, to be added to its next hop
         self.rng = np.random.default_rng(_SEED)
+
+    def save(self) -> State:
+        """The state, every name with the prefix "gap_"."""
+        generator = self.rng.bit_generator.state["state"]["state"]
+        noise = np.zeros((2, self.hop + 1)) if self.level is None else np.stack([self.level, np.append(self.tail, 1.0)])
+        return {
+            "gap_counts": np.array([self.missing, self.received]),
+            "gap_gain": np.array(self.gain),
+            "gap_heard": self.heard.copy(),
+            "gap_noise": noise,  # the level, and the tail with a 1 behind it if it is known
+            "gap_generator": np.array([generator & _WORD, generator >> 64], np.uint64),
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            StateError: if it is not of this hop and rate. The fade is then as it was.
+        """
+        counts, gain = taken(state, "gap_counts", np.int64, 1), taken(state, "gap_gain", np.float64, 0)
+        heard, noise = taken(state, "gap_heard", np.float32, 2), taken(state, "gap_noise", np.float64, 2)
+        generator = taken(state, "gap_generator", np.uint64, 1)
+        shapes = [counts.shape, heard.shape, noise.shape, generator.shape]
+        if shapes != [(2,), self.heard.shape, (2, self.hop + 1), (2,)] or (counts < 0).any() or not 0 <= gain <= 1:
+            raise StateError("a saved state whose 'gap_' arrays are no fade's of this hop and sample rate")
+        self.missing, self.received = map(int, counts)
+        self.gain, self.heard = float(gain), heard
+        self.level, self.tail = (noise[0], noise[1, :-1]) if noise[1, -1] else (None, np.zeros(self.hop))
+        low, high = map(int, generator)
+        whole = self.rng.bit_generator.state
+        whole["state"]["state"] = high << 64 | low
+        self.rng.bit_generator.state = whole
 
     def __call__(self, samples: Samples, lost: npt.NDArray[np.bool_]) -> Samples:
         """The decoder's next frames.

@@ -8,6 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from linnet.bits import StateError
+from linnet.runtime.state import State, taken
+
 _TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
 Arrays = list[npt.NDArray]
 
@@ -25,7 +28,7 @@ class Graph:
         self.session = onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
         self.inputs = [value.name for value in self.session.get_inputs()]
         self.outputs = [value.name for value in self.session.get_outputs()]
-        self._states = [(state.shape, _TYPES[state.type]) for state in self.session.get_inputs()[1:]]
+        self.states = [(state.shape, _TYPES[state.type]) for state in self.session.get_inputs()[1:]]
 
     def stream(self) -> GraphStream:
         """A new stream, in the state of silence."""
@@ -33,7 +36,7 @@ class Graph:
 
     def initial_state(self) -> Arrays:
         """Silence before the first frame: zeros, by the bundle contract."""
-        return [np.zeros(shape, kind) for shape, kind in self._states]
+        return [np.zeros(shape, kind) for shape, kind in self.states]
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,24 @@ class GraphStream:
         self.state = self.graph.initial_state()
         self._shape: tuple[int, ...] | None = None
         self._bound: list[_Bound] = []
+
+    def save(self) -> State:
+        """The state, by the graph's names of it."""
+        return {name: array.copy() for name, array in zip(self.graph.inputs[1:], self.state, strict=True)}
+
+    def restore(self, state: State) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            StateError: if it is not of this graph's names and shapes. The stream is then as it was.
+        """
+        arrays = []
+        for name, (shape, kind) in zip(self.graph.inputs[1:], self.graph.states, strict=True):
+            arrays.append(taken(state, name, kind, len(shape)))
+            if arrays[-1].shape != tuple(shape):
+                raise StateError(f"a saved state whose {name!r} has the shape {list(arrays[-1].shape)}, not {list(shape)}")
+        self.reset()
+        self.state = arrays
 
     def __call__(self, data: npt.NDArray) -> npt.NDArray:
         """Run the graph on the next frames and keep the new state."""

@@ -13,6 +13,9 @@ class RecoveryBuffer:
     """Holds each frame until `redundancy.depth` more packets have come, and mends what is lost from their copies.
 
     Without redundancy nothing is held. The memory is that of `depth` frames.
+
+    Attributes:
+        held: the frames that wait, mended so far, `[frames, n_codes]`, at most `depth` of them.
     """
 
     def __init__(self, layout: Layout, redundancy: Redundancy):
@@ -21,7 +24,7 @@ class RecoveryBuffer:
 
     def reset(self) -> None:
         """Empty, as before the first packet."""
-        self._held: Codes = np.zeros((0, self.layout.n_codes), np.int64)
+        self.held: Codes = np.zeros((0, self.layout.n_codes), np.int64)
 
     def push(self, packets: Sequence[bytes | None]) -> Codes:
         """The packets of the next frames, None or b'' for what has not come -> the frames that need wait no longer.
@@ -35,10 +38,10 @@ class RecoveryBuffer:
         if not self.redundancy.offsets:
             return unpack_packets(packets, self.layout)
         codes, copies = unpack_redundant(packets, self.layout, self.redundancy)
-        before = np.full((len(self._held), *copies.shape[1:]), MISSING, np.int64)
-        held = recover(np.concatenate([self._held, codes]), np.concatenate([before, copies]), self.redundancy)
+        before = np.full((len(self.held), *copies.shape[1:]), MISSING, np.int64)
+        held = recover(np.concatenate([self.held, codes]), np.concatenate([before, copies]), self.redundancy)
         ready = max(0, len(held) - self.redundancy.depth)
-        self._held = held[ready:]
+        self.held = held[ready:]
         return held[:ready]
 
     def late(self, packet: bytes, behind: int) -> bool:
@@ -51,18 +54,18 @@ class RecoveryBuffer:
             PacketError: if the packet's length fits no number of layers.
         """
         codes, copies = unpack_redundant([packet], self.layout, self.redundancy)
-        place = len(self._held) - 1 - behind
+        place = len(self.held) - 1 - behind
         if behind < 0 or place < 0:
             return False
-        if (codes[0] != MISSING).sum() > (self._held[place] != MISSING).sum():
-            self._held[place] = codes[0]
+        if (codes[0] != MISSING).sum() > (self.held[place] != MISSING).sum():
+            self.held[place] = codes[0]
         for offset, copy in zip(self.redundancy.offsets, copies[0], strict=True):
-            if offset <= place and (self._held[place - offset] == MISSING).all():
-                self._held[place - offset] = copy
+            if offset <= place and (self.held[place - offset] == MISSING).all():
+                self.held[place - offset] = copy
         return True
 
     def flush(self) -> Codes:
         """What is left, mended as far as it can be. The buffer is then empty."""
-        held = self._held
+        held = self.held
         self.reset()
         return held

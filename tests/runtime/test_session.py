@@ -1,0 +1,163 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rtp_strategies import FRAME_S, hostile
+
+from linnet.bits import LayoutError, Redundancy, RtpError, RtpPacket, unpack_payload
+from linnet.runtime.session import RtpReceiver, RtpSender
+
+HOP, START = 192, 2**32 - 9000
+PLAIN = Redundancy()
+
+
+def sent(codec, samples, kbps=2, redundancy=PLAIN, frames=1, **options):
+    """The datagrams of a recording, each with the time at which its last sample is there."""
+    sender = RtpSender(codec, 16000, kbps, redundancy, frames=frames, sequence=65500, timestamp=START, **options)
+    datagrams = [datagram for start in range(0, len(samples), HOP) for datagram in sender.push(samples[start : start + HOP])]
+    datagrams += sender.flush()
+    stamps = [(RtpPacket.from_bytes(datagram).timestamp - START) % 2**32 for datagram in datagrams]
+    return [(stamp / 16000 + frames * FRAME_S, datagram) for stamp, datagram in zip(stamps, datagrams, strict=True)]
+
+
+def heard(receiver, arrivals, end):
+    """All that the receiver plays."""
+    waiting, hops, tick = sorted(arrivals, key=lambda arrival: -arrival[0]), [], 0.0
+    while tick < end:
+        while waiting and waiting[-1][0] <= tick:
+            time, datagram = waiting.pop()
+            receiver.receive(datagram, time)
+        hop = receiver.play(tick)
+        if hop is not None:
+            assert hop.shape == (HOP,)
+            assert hop.dtype == np.float32
+            hops.append(hop)
+        tick += FRAME_S
+    return np.concatenate(hops)
+
+
+@pytest.mark.parametrize("frames", [1, 5, 16])
+@pytest.mark.parametrize("offsets", [(), (5, 10)])
+def test_a_calm_network_is_the_codec_itself(codec, short, frames, offsets):
+    redundancy = Redundancy(offsets)
+    kbps = codec.layout.kbps(2) * (2 + len(offsets)) / 2
+    receiver = RtpReceiver(codec, redundancy)
+    sound = heard(receiver, sent(codec, short, kbps, redundancy, frames=frames), 2.0)
+    expected = codec.decode(codec.encode(short, 16000, kbps, redundancy), redundancy=redundancy)
+    np.testing.assert_allclose(sound[codec.card.delay :][: len(expected)], expected, atol=1e-4)
+    assert receiver.stretched == receiver.shrunk == 0
+
+
+def test_the_rate_changes_from_packet_to_packet(codec, short):
+    sender = RtpSender(codec, 16000, 1, frames=4)
+    datagrams, rates = [], [1, 6, 3, 2, 4]
+    for part, kbps in zip(np.array_split(short[: 85 * HOP], len(rates)), rates, strict=True):
+        sender.kbps = kbps
+        assert sender.kbps == kbps
+        datagrams += sender.push(part)
+    sizes = [len(unpack_payload(RtpPacket.from_bytes(datagram).payload)[0]) for datagram in datagrams]
+    assert [size for n, size in enumerate(sizes) if n == 0 or size != sizes[n - 1]] == [2, 9, 5, 3, 6]
+    with pytest.raises(LayoutError, match="ask for at least 1"):
+        sender.kbps = 0.5
+    assert sender.kbps == 4
+    receiver = RtpReceiver(codec)
+    sound = heard(receiver, [(0.048 * n, datagram) for n, datagram in enumerate(datagrams)], 1.3)
+    assert receiver.jitter.counts.lost == 0
+    assert np.abs(sound).max() < 1.2 * np.abs(short).max()
+
+
+def test_silence_is_not_sent_and_the_marker_says_where_speech_begins(codec, short):
+    samples = np.concatenate([short[: 40 * HOP], np.zeros(100 * HOP, np.float32), short[: 40 * HOP]])
+    packets = [RtpPacket.from_bytes(datagram) for _, datagram in sent(codec, samples, frames=3, discontinuous=True)]
+    assert len(packets) < 50
+    assert [n for n, packet in enumerate(packets) if packet.marker] == [0, 24]  # 40 frames and 32 after them
+    assert {(b.sequence - a.sequence) % 65536 for a, b in pairwise(packets)} == {1}
+    resumed = next(packet for packet in packets[1:] if packet.marker)
+    assert (resumed.timestamp - packets[0].timestamp) % 2**32 == 140 * HOP
+    receiver = RtpReceiver(codec)
+    sound = heard(receiver, sent(codec, samples, frames=3, discontinuous=True), 2.4)
+    whole = codec.decode(codec.encode(samples, 16000, 2))
+    after = slice((140 + 5) * HOP, 178 * HOP)
+    levels = [np.sqrt(np.mean(part[after] ** 2)) for part in (sound[codec.card.delay :], whole)]
+    assert levels[0] == pytest.approx(levels[1], rel=0.5)
+
+
+def test_a_delay_that_changes_is_followed_without_a_click(codec, speech):
+    rng = np.random.default_rng(0)
+    times = sent(codec, speech)
+    calm = heard(RtpReceiver(codec), times, 5.2)
+    shaken = [(time + (rng.uniform(0, 0.12) if 1 < time < 2.5 else 0), datagram) for time, datagram in times]
+    receiver = RtpReceiver(codec, min_delay_s=0.02)
+    sound = heard(receiver, shaken, 6.0)
+    assert receiver.jitter.counts.lost < 20
+    assert np.abs(np.diff(sound)).max() <= 1.05 * np.abs(np.diff(calm)).max()
+
+
+@pytest.mark.parametrize(("lost", "pause"), [((), 0.05), ((), 0.4), ((), 0.9), ((152, 154), 0.2)])
+def test_late_packets_leave_no_trace(codec, speech, lost, pause):
+    """After a pause of the network the sound is, to the bit, what it would have been without, only later."""
+    kept = [arrival for n, arrival in enumerate(sent(codec, speech)) if n not in lost]
+    calm = heard(RtpReceiver(codec), kept, 5.0)
+    receiver = RtpReceiver(codec)
+    receiver.jitter.adjustment = lambda: 0
+    sound = heard(receiver, [(max(time, 1.8 + pause) if time > 1.8 else time, datagram) for time, datagram in kept], 6.2)
+    assert receiver.jitter.counts.lost == len(lost)
+    frames = calm[300 * HOP : 380 * HOP]
+    assert any(np.array_equal(sound[start : start + len(frames)], frames) for start in range(300 * HOP, len(sound), HOP))
+    assert np.abs(np.diff(sound)).max() <= 1.05 * np.abs(np.diff(calm)).max()
+
+
+def test_a_stretched_or_shrunk_stream_is_only_longer_or_shorter(codec, speech):
+    """The buffer's wish is forced, the decoder still meets each frame once: its undisturbed sound is all there."""
+    times = sent(codec, speech)
+    calm = heard(RtpReceiver(codec), times, 5.0)
+    for wish, name in ((1, "stretched"), (-1, "shrunk")):
+        receiver = RtpReceiver(codec, min_delay_s=0.3)
+        asked = iter([wish if n in (150, 152, 200) else 0 for n in range(1000)])
+        receiver.jitter.adjustment = lambda asked=asked: next(asked)
+        receiver._is_quiet = lambda _: True  # at once, not in silence
+        sound = heard(receiver, times, 5.0)
+        assert getattr(receiver, name) == 3
+        np.testing.assert_array_equal(sound[: 150 * HOP], calm[: 150 * HOP])
+        assert np.abs(np.diff(sound)).max() <= 1.05 * np.abs(np.diff(calm)).max()
+        tail = sound[250 * HOP : 300 * HOP]
+        np.testing.assert_array_equal(tail, calm[(250 - 3 * wish) * HOP :][: len(tail)])
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_an_attack_is_not_heard(codec, short, data):
+    """Noise, cuts, replays and strangers beside a stream leave it as it is, or conceal; nothing is loud."""
+    times = sent(codec, short, frames=2)
+    attacks = data.draw(st.lists(st.tuples(st.floats(0, 1.2), hostile([datagram for _, datagram in times])), max_size=60))
+    sound = heard(RtpReceiver(codec), [*times, *attacks], 1.6)
+    assert np.isfinite(sound).all()
+    assert np.abs(sound).max() < 3 * np.abs(short).max()
+
+
+def test_noise_alone_plays_nothing(codec):
+    receiver = RtpReceiver(codec)
+    rng = np.random.default_rng(0)
+    for n in range(2000):
+        receiver.receive(rng.bytes(rng.integers(0, 200)), n * 0.001)
+        assert receiver.play(n * 0.001) is None
+    assert receiver.jitter.counts.refused == 2000
+
+
+def test_another_sender_meets_a_new_decoder(codec, short):
+    first = sent(codec, short[::-1][: 40 * HOP])
+    second = [(time + 0.7, datagram) for time, datagram in sent(codec, short, ssrc=9)]
+    receiver = RtpReceiver(codec)
+    sound = heard(receiver, [*first, *second], 2.4)
+    alone = heard(RtpReceiver(codec), sent(codec, short, ssrc=9), 1.0)
+    assert receiver.jitter.epoch == 1
+    begin = next(n for n in range(0, len(sound), HOP) if np.array_equal(sound[n : n + 10 * HOP], alone[: 10 * HOP]))
+    np.testing.assert_array_equal(sound[begin : begin + 60 * HOP], alone[: 60 * HOP])
+
+
+def test_packets_of_no_or_too_many_frames_are_refused(codec):
+    for frames in (0, 17):
+        with pytest.raises(RtpError, match="1 to 16"):
+            RtpSender(codec, 16000, frames=frames)
