@@ -72,7 +72,10 @@ def backbone(g: Builder, x: str, chain: Any) -> str:
 
 
 def gru(g: Builder, x: str, layer: Any, state: str) -> tuple[str, str]:
-    """A small GRU as one operator, its weights in float; state `[1, 1, hidden]`."""
+    """A small GRU as one operator, its weights in float: `[frames, 1, inputs]` -> `[frames, 1, hidden]`.
+
+    State `[1, 1, hidden]`.
+    """
     hidden = layer.hidden_size
 
     def update_first(matrix: Tensor) -> Tensor:
@@ -81,9 +84,8 @@ def gru(g: Builder, x: str, layer: Any, state: str) -> tuple[str, str]:
 
     weights = [g.floats(update_first(matrix).unsqueeze(0)) for matrix in (layer.weight_ih_l0, layer.weight_hh_l0)]
     biases = torch.cat([update_first(bias) for bias in (layer.bias_ih_l0, layer.bias_hh_l0)]).unsqueeze(0)
-    series = g.Reshape(x, np.array([-1, 1, layer.input_size]))
-    y, state = g.GRU(series, *weights, biases, None, state, outputs=2, hidden_size=hidden, linear_before_reset=1)
-    return g.Reshape(y, np.array([1, -1, hidden])), state
+    y, state = g.GRU(x, *weights, biases, None, state, outputs=2, hidden_size=hidden, linear_before_reset=1)
+    return g.Squeeze(y, np.array([1])), state
 
 
 def gru_cell(g: Builder, from_input: Sequence[str], from_hidden: Sequence[str], hidden: str) -> str:
