@@ -13,8 +13,8 @@ from torch import Tensor
 from linnet.lab.dsp.excitation import NOISE_FRAMES, NOISE_MULTIPLIERS, NOISE_PRIME
 from linnet.lab.export.builder import Builder
 from linnet.lab.export.fourier import Fourier
-from linnet.lab.export.layers import backbone, gru, gru_cell, layer_norm, linear
-from linnet.lab.export.quantizer import Codebook, Memory, PitchDecoder, advances, reference, steady
+from linnet.lab.export.layers import backbone, gru, gru_step, layer_norm, linear
+from linnet.lab.export.quantizer import Codebook, PitchDecoder, advances, memory_table, reference, steady
 from linnet.lab.systems.codec import Codec
 
 _END = np.iinfo(np.int64).max
@@ -70,7 +70,7 @@ def dequantize(g: Builder, codec: Codec, codes: str) -> Received:
     entry = g.Gather(g.integers(np.append(quantizer.entries.numpy(), quantizer.index.n_entries)), base_index)
     table = PitchDecoder.of(quantizer)
     symbol = g.Gather(g.integers(table.symbol), base_index)
-    hidden, place = remember(g, codec, Memory(g, quantizer, base, lost=True), entry, table, symbol)
+    hidden, place = remember(g, codec, memory_table(g, quantizer, base, lost=True), entry, table, symbol)
 
     books = [Codebook.of(book.entries, eight_bit=g.eight_bit) for book in quantizer.books]
     numbers = np.concatenate([*(book.numbers for book in books), np.zeros_like(books[0].numbers[:1])])
@@ -104,22 +104,20 @@ def dequantize_phase(g: Builder, codec: Codec, codes: list[str], place: str, tab
 
 
 def remember(
-    g: Builder, codec: Codec, memory: Memory, entry: str, table: PitchDecoder, symbol: str
+    g: Builder, codec: Codec, said: str, entry: str, table: PitchDecoder, symbol: str
 ) -> tuple[str, str]:  # fmt: skip
     """What follows the frames one by one: the memory before each frame `[frames, hidden]`, the place in the pitch table."""
     layer: Any = codec.quantizer.memory
 
-    def step(inner: Builder, hidden: str, previous: str, gates: str, new: str, what: str) -> tuple[list[str], list[str]]:
-        recurrent = linear(inner, hidden, layer.weight_hh_l0, layer.bias_hh_l0, exact=True)
-        own = inner.Split(recurrent, memory.sizes, outputs=2, axis=-1)
-        after = gru_cell(inner, (gates, new), own, hidden)
+    def step(inner: Builder, hidden: str, previous: str, entry: str, what: str) -> tuple[list[str], list[str]]:
+        after = gru_step(inner, inner.Gather(said, entry), layer, hidden)
         place = inner.Add(previous, what)
         return [after, inner.Gather(inner.integers(table.pitch * table.n), place)], [inner.Identity(hidden), place]
 
-    states = g.state("memory", np.float32, [1, layer.hidden_size]), g.state("pitch", np.int64, [1])
-    series = [*(g.Gather(each, entry) for each in memory.tables), symbol]
-    kinds = [np.float32, np.int64, np.float32, np.float32, np.int64]
-    *after, before, place = g.scan(step, states, series, kinds, [[1, layer.hidden_size], [1]])
+    shapes = [[1, 1, layer.hidden_size], [1]]
+    states = g.state("memory", np.float32, shapes[0]), g.state("pitch", np.int64, shapes[1])
+    series = [g.Unsqueeze(each, np.array([1])) for each in (entry, symbol)]
+    *after, before, place = g.scan(step, states, series, [np.float32, np.int64, np.int64, np.int64], shapes)
     for state, value in zip(states, after, strict=True):
         g.keep(state, value)
     return g.Reshape(before, np.array([-1, layer.hidden_size])), g.Reshape(place, np.array([-1]))

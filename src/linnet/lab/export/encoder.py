@@ -15,8 +15,8 @@ from torch import Tensor
 from linnet.lab.dsp.stft import Stft
 from linnet.lab.export.builder import Builder
 from linnet.lab.export.fourier import Fourier
-from linnet.lab.export.layers import backbone, conv_next, gru, gru_cell, layer_norm, linear
-from linnet.lab.export.quantizer import Codebook, Memory, PitchCoder, advances, reference, steady
+from linnet.lab.export.layers import backbone, conv_next, gru, gru_step, gru_table, layer_norm, linear
+from linnet.lab.export.quantizer import Codebook, PitchCoder, advances, memory_table, reference, steady
 from linnet.lab.systems.codec import Codec
 from linnet.lab.systems.tracker import PitchTracker
 
@@ -152,30 +152,26 @@ class Base:
 def search_base(g: Builder, codec: Codec, latent: str, wanted: str) -> Base:
     """The closed loop of the base layer."""
     quantizer, dim = codec.quantizer, codec.config.latent_dim
-    memory_layer: Any = quantizer.memory
     coder = PitchCoder.of(quantizer)
     book = Codebook.of(quantizer.base.entries, eight_bit=g.eight_bit)
-    hidden_size = memory_layer.hidden_size
-    joint = torch.cat([quantizer.predict.weight, memory_layer.weight_hh_l0])
-    bias = torch.cat([quantizer.predict.bias, memory_layer.bias_hh_l0])
+    said = memory_table(g, quantizer, book.table(g))
 
     def step(inner: Builder, hidden: str, previous: str, target: str, want: str) -> tuple[list[str], list[str]]:
-        memory = Memory(inner, quantizer, book.table(inner))
-        sizes = np.array([dim, *memory.sizes])
-        predicted, *own = inner.Split(linear(inner, hidden, joint, bias, exact=True), sizes, outputs=3, axis=-1)
-        rest = inner.Sub(target, predicted)
+        predicted = linear(inner, hidden, quantizer.predict.weight, quantizer.predict.bias, exact=True)
+        rest = inner.Reshape(inner.Sub(target, predicted), np.array([1, dim]))
         place = inner.Add(previous, want)
         kind = inner.Gather(inner.integers(coder.kind), place)
         entry = book.nearest_of_kind(inner, rest, quantizer.entry_kind.numpy(), kind)
-        after = gru_cell(inner, [inner.Gather(table, entry) for table in memory.tables], own, hidden)
+        after = gru_step(inner, inner.Gather(said, entry), quantizer.memory, hidden)
         sent = inner.Gather(inner.integers(coder.sent * coder.n), place)
         return [after, sent], [rest, entry, place]
 
-    hidden = g.state("memory", np.float32, [1, hidden_size])
+    shapes = [[1, 1, quantizer.memory.hidden_size], [1]]
+    hidden = g.state("memory", np.float32, shapes[0])
     # In units of the table's rows, so that a row and a column only need adding.
     previous = g.state("pitch", np.int64, [1])
     series = [g.Reshape(latent, np.array([-1, dim])), g.Reshape(wanted, np.array([-1]))]
-    types, shapes = [np.float32, np.int64, np.float32, np.int64], [[1, hidden_size], [1]]
+    types = [np.float32, np.int64, np.float32, np.int64]
     *after, rest, entry, place = g.scan(step, [hidden, previous], series, types, shapes)
     g.keep(hidden, after[0])
     g.keep(previous, after[1])
@@ -247,25 +243,20 @@ def phase_latent(g: Builder, codec: Codec, spectrum: str, gain: float, hidden: s
 def search_phase(g: Builder, codec: Codec, latent: str, base: Base) -> list[str]:
     """The codes of the phase's layers, int32 `[frames, 1]` each: the first in a closed loop, the others of what it leaves."""
     quantizer: Any = codec.phase.quantizer  # type: ignore[union-attr]
-    dim, hidden_size = codec.config.phase_dim, quantizer.memory.hidden_size
+    dim, shape = codec.config.phase_dim, [1, 1, quantizer.memory.hidden_size]
     books = [Codebook.of(book.entries, eight_bit=g.eight_bit) for book in quantizer.codebooks()]
-    joint = torch.cat([quantizer.predict.weight, quantizer.memory.weight_hh_l0])
-    bias = torch.cat([quantizer.predict.bias, quantizer.memory.bias_hh_l0])
-    gates = np.array([2 * hidden_size, hidden_size])
+    said = gru_table(g, books[0].table(g), len(books[0].numbers), quantizer.memory)
 
     def step(inner: Builder, hidden: str, target: str, same: str) -> tuple[list[str], list[str]]:
-        said = inner.Add(inner.MatMul(books[0].table(inner), inner.floats(quantizer.memory.weight_ih_l0.T.contiguous())),
-                         quantizer.memory.bias_ih_l0)  # fmt: skip
-        tables = inner.Split(said, gates, outputs=2, axis=-1)
-        told, *own = inner.Split(linear(inner, hidden, joint, bias, exact=True), np.array([dim, *gates]), outputs=3, axis=-1)
-        rest = inner.Sub(target, inner.Mul(told, same))
+        told = linear(inner, hidden, quantizer.predict.weight, quantizer.predict.bias, exact=True)
+        rest = inner.Reshape(inner.Sub(target, inner.Mul(told, same)), np.array([1, dim]))
         entry = books[0].nearest(inner, rest)
-        after = gru_cell(inner, [inner.Gather(table, entry) for table in tables], own, hidden)
+        after = gru_step(inner, inner.Gather(said, entry), quantizer.memory, hidden)
         return [after], [rest, entry]
 
-    state = g.state("phase_memory", np.float32, [1, hidden_size])
+    state = g.state("phase_memory", np.float32, shape)
     series = [g.Reshape(latent, np.array([-1, dim])), steady(g, base.table.before, base.table.sent, base.place)]
-    after, rest, entry = g.scan(step, [state], series, [np.float32] * 3, [[1, hidden_size]])
+    after, rest, entry = g.scan(step, [state], series, [np.float32] * 3, [shape])
     g.keep(state, after)
     codes = [entry]
     for before, book in itertools.pairwise(books):

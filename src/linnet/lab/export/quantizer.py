@@ -11,6 +11,7 @@ from onnx import TensorProto
 from torch import Tensor
 
 from linnet.lab.export.builder import Builder
+from linnet.lab.export.layers import gru_table
 from linnet.lab.quant.predictive import PredictiveQuantizer
 from linnet.lab.systems.codec import Codec
 
@@ -82,20 +83,16 @@ class Codebook:
         return 0.5 * np.square(self.numbers.astype(np.float32) * np.float32(self.scale)).sum(-1)
 
 
-class Memory:
-    """The predictor's recurrence over base entries. What an entry says to its gates is worked out when the graph is loaded.
+def memory_table(g: Builder, quantizer: PredictiveQuantizer, base: str, *, lost: bool = False) -> str:
+    """What each base entry says to the predictor's memory, for `gru_step`, worked out when the graph is loaded.
 
-    Its own weights stay exact: it runs on its own past for ever, and with 8 bits the decoder's output is 4 dB further off.
+    The memory's own weights stay exact: it runs on its own past for ever, and with 8 bits the decoder's output is 4 dB further
+    off.
     """
-
-    def __init__(self, g: Builder, quantizer: PredictiveQuantizer, base: str, *, lost: bool = False):
-        layer: Any = quantizer.memory
-        kinds = torch.nn.functional.pad(quantizer.kind.weight, (0, 0, 0, 1))
-        which = np.append(quantizer.entry_kind.numpy(), [len(kinds) - 1] * lost)
-        entries = g.Add(base, g.Gather(kinds, g.integers(which)))
-        said = g.Add(g.MatMul(entries, g.floats(layer.weight_ih_l0.T.contiguous())), layer.bias_ih_l0)
-        self.sizes = np.array([2 * layer.hidden_size, layer.hidden_size])
-        self.tables = g.Split(said, self.sizes, outputs=2, axis=-1)
+    kinds = torch.nn.functional.pad(quantizer.kind.weight, (0, 0, 0, 1))
+    which = np.append(quantizer.entry_kind.numpy(), [len(kinds) - 1] * lost)
+    entries = g.Add(base, g.Gather(kinds, g.integers(which)))
+    return gru_table(g, entries, len(which), quantizer.memory)
 
 
 @dataclass(frozen=True)
