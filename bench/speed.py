@@ -1,31 +1,39 @@
-"""How fast a bundle codes, beside EnCodec's 24 kHz model in shape, on one thread in one run.
+"""How fast a bundle codes, beside the least that this core could take, Opus, Codec 2 and EnCodec's 24 kHz model in shape.
 
     python bench/speed.py MODEL... [--seconds 10] [--without-encodec]
 
-Each graph runs as a stream (one frame a call, its state carried along; the median call is given) and as a file (in the
-runtime's blocks of frames; the best of three). "x real time" is seconds of audio for each second of work. The rows "torch" are
-EnCodec's shape in eager PyTorch with its weight normalisation computed in every call, as it ships; the rows "onnx" are
-the same network with that folded away, in the runtime that runs our bundles. Its weights are random: the time
+All on one thread in one run, in turn, and medians of everything, so that what else the machine does meets all alike. Each
+runs as a stream (one frame a call, its state carried along) and as a file (in the runtime's blocks of frames). "x real
+time" is seconds of audio for each second of work. The floor is the time of a graph's multiply-accumulates at the core's
+8-bit rate, or of reading its weights once, whichever is longer; both rates are measured in this run (`floor.py`). Opus
+runs at 6 kbit/s and complexity 10, Codec 2 at 1.2 kbit/s, from their own libraries (`c_codecs.py`). The rows "torch"
+are EnCodec's shape in eager PyTorch with its weight normalisation computed in every call, as it ships; the rows "onnx"
+are the same network with that folded away, in the runtime that runs our bundles. Its weights are random: the time
 does not depend on them.
 """
 
 import io
+import itertools
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
 
+import c_codecs
 import click
 import numpy as np
+from floor import Reading, Work, products, work
 
 from linnet.runtime.codec import BLOCK_FRAMES
 
 Array = np.ndarray
-Stream = Callable[[Array], object]  # runs the next data, and keeps the state
+Stream = Callable[[Sequence], object]  # runs the next data, and keeps the state
 WARM_UP = 10
+ROUNDS = 20
 STREAM_SECONDS = 2.0
+FILE_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -37,38 +45,94 @@ class Subject:
     sample_rate: int
     hop: int
     start: Callable[[], Stream]
-    data: Callable[[int], Array]  # of so many frames
+    data: Callable[[int], Sequence]  # of so many frames
+    work: Work | None = None  # of one frame, where we ask for the floor
+
+    @property
+    def frame_seconds(self) -> float:
+        return self.hop / self.sample_rate
 
 
 @dataclass(frozen=True)
 class Timing:
     """Seconds of work for a frame."""
 
-    name: str
-    side: str
-    frame_seconds: float
+    subject: Subject
     stream: float
     file: float
 
-
-def measure(subject: Subject, seconds: float) -> Timing:
-    """Time one side as a stream and as a file of `seconds`."""
-    frame_seconds = subject.hop / subject.sample_rate
-    frames = max(1, round(seconds / frame_seconds))
-    singles = round(min(seconds, STREAM_SECONDS) / frame_seconds)
-    stream, frame = subject.start(), subject.data(1)
-    single = median([timed(stream, frame) for _ in range(WARM_UP + max(1, singles))][WARM_UP:])
-    whole = subject.data(frames)
-    step = len(whole) // frames * BLOCK_FRAMES
-    blocks = [whole[start : start + step] for start in range(0, len(whole), step)]
-    file = min(sum(timed(stream, block) for block in blocks) for stream in (subject.start() for _ in range(3)))
-    return Timing(subject.name, subject.side, frame_seconds, single, file / frames)
+    @property
+    def name(self) -> str:
+        return self.subject.name
 
 
-def timed(stream: Stream, data: Array) -> float:
-    start = time.perf_counter()
-    stream(data)
-    return time.perf_counter() - start
+@dataclass(frozen=True)
+class Machine:
+    """This core's rates."""
+
+    macs_per_second: float
+    bytes_per_second: float
+
+
+class Run:
+    """A subject's measurements, in turns with the others'."""
+
+    def __init__(self, subject: Subject, seconds: float):
+        self.subject = subject
+        self.singles = max(1, round(min(seconds, STREAM_SECONDS) / subject.frame_seconds / ROUNDS))
+        self.frames = max(1, round(seconds / subject.frame_seconds))
+        needed = max(self.frames, WARM_UP + ROUNDS * (1 + self.singles))
+        self.data = subject.data(needed)
+        self.step = len(self.data) // needed
+        self.stream, self.position = subject.start(), 0
+        self.spent: list[float] = []
+        self.files: list[float] = []
+        for _ in range(WARM_UP):
+            self._next()
+
+    def _next(self) -> float:
+        self.position += self.step
+        return timed(self.stream, self.data[self.position - self.step : self.position])
+
+    def singly(self) -> None:
+        """A turn of single frames; the first of them finds the caches full of the others' data, and is left out."""
+        self._next()
+        self.spent += [self._next() for _ in range(self.singles)]
+
+    def file(self) -> None:
+        """The whole file."""
+        stream, block, end = self.subject.start(), BLOCK_FRAMES * self.step, self.frames * self.step
+        self.files.append(sum(timed(stream, self.data[start : min(start + block, end)]) for start in range(0, end, block)))
+
+    def timing(self) -> Timing:
+        return Timing(self.subject, median(self.spent), median(self.files) / self.frames)
+
+
+def measure(subjects: Sequence[Subject], seconds: float) -> tuple[list[Timing], Machine]:
+    """Time all sides in turns as streams and as files of `seconds`, and the core's rates between them."""
+    runs = [Run(subject, seconds) for subject in subjects]
+    small, large = products()
+    reading = Reading(sum(subject.work.weight_bytes for subject in subjects if subject.work) or 1 << 22)
+    probes: list[list[float]] = []
+    for _ in range(ROUNDS):
+        for run in runs:
+            run.singly()
+        for probe in (small, large, reading):
+            probe()
+            probes.append([timed(probe) for _ in range(WARM_UP)])
+    for _ in range(FILE_ROUNDS):
+        for run in runs:
+            run.file()
+    seconds_small, seconds_large, seconds_reading = (median(itertools.chain(*probes[probe::3])) for probe in range(3))
+    macs_per_second = (large.macs - small.macs) / (seconds_large - seconds_small)
+    return [run.timing() for run in runs], Machine(macs_per_second, reading.bytes / seconds_reading)
+
+
+def timed(call: Callable, *data: Sequence) -> float:
+    """Seconds of this thread, without those in which another process had the core."""
+    start = time.thread_time()
+    call(*data)
+    return time.thread_time() - start
 
 
 def bundle_subjects(model: str) -> list[Subject]:
@@ -85,8 +149,35 @@ def bundle_subjects(model: str) -> list[Subject]:
         "decoder": lambda frames: rng.integers(0, sizes, (frames, len(sizes))),
     }
     subjects = []
-    for side, graph in (("encoder", opened.encoder), ("decoder", opened.decoder)):
-        subjects.append(Subject(card.name, side, card.sample_rate, card.hop, Graph(graph).stream, makers[side]))
+    for side, serialized in (("encoder", opened.encoder), ("decoder", opened.decoder)):
+        graph, make = Graph(serialized), makers[side]
+        least = work(serialized, partial(feeds, graph, make))
+        subjects.append(Subject(card.name, side, card.sample_rate, card.hop, graph.stream, make, least))
+    return subjects
+
+
+def feeds(graph, make: Callable[[int], Array], frames: int) -> dict[str, Array]:
+    return dict(zip(graph.inputs, [make(frames), *graph.initial_state()], strict=True))
+
+
+def c_subjects() -> list[Subject]:
+    """Both sides of the codecs in C that are installed here."""
+    subjects = []
+    for name, package, kind in (("opus", "libopus0", c_codecs.Opus), ("codec2", "libcodec2-dev", c_codecs.Codec2)):
+        if (library := c_codecs.library(name)) is None:
+            click.echo(f"{kind.name} is left out: lib{name} is not installed (Debian: {package})", err=True)
+            continue
+        codec = kind(library)
+
+        def frames(count: int, codec=codec) -> Array:
+            samples = c_codecs.speechlike(count * codec.hop / codec.sample_rate, codec.sample_rate)
+            return samples.reshape(count, codec.hop)
+
+        def packets(count: int, codec=codec, frames=frames) -> list[bytes]:
+            return codec.encoder()(frames(count))
+
+        for side, start, data in (("encoder", codec.encoder, frames), ("decoder", codec.decoder, packets)):
+            subjects.append(Subject(codec.name, side, codec.sample_rate, codec.hop, start, data))
     return subjects
 
 
@@ -148,38 +239,49 @@ def export(network, first: Array, states: list[Array]) -> bytes:
     return file.getvalue()
 
 
-def table(timings: list[Timing]) -> str:
-    """The timings, then how many times faster each bundle's side is than EnCodec's, for the same seconds of audio."""
-    lines = [f"{'':28}{'us a frame':>22}{'x real time':>22}", f"{'':28}" + f"{'stream':>11}{'file':>11}" * 2]
+def table(timings: list[Timing], machine: Machine) -> str:
+    """The timings, both sides of each together, our shares of the floor, and how many times longer the others take."""
+    lines = [f"{'':28}{'us a frame':>22}{'x real time':>22}{'floor':>16}"]
+    lines.append(f"{'':28}" + f"{'stream':>11}{'file':>11}" * 2 + f"{'us':>8}{'share':>8}")
     for row in timings:
-        cells = f"{row.stream * 1e6:11.0f}{row.file * 1e6:11.0f}"
-        speeds = f"{row.frame_seconds / row.stream:11.1f}{row.frame_seconds / row.file:11.1f}"
-        lines.append(f"{row.name[:19]:20}{row.side:8}{cells}{speeds}")
-    lines += [line for row in timings for line in ratios(row, timings)]
-    return "\n".join(lines)
+        lines.append(f"{row.name[:19]:20}{row.subject.side:8}" + cells(row.stream, row.file, row.subject.frame_seconds))
+        if row.subject.work:
+            least = row.subject.work.seconds(machine.macs_per_second, machine.bytes_per_second)
+            lines[-1] += f"{least * 1e6:8.1f}{least / row.stream:8.0%}"
+    for name in dict.fromkeys(row.name for row in timings):
+        sides = [row for row in timings if row.name == name]
+        together = cells(sum(row.stream for row in sides), sum(row.file for row in sides), sides[0].subject.frame_seconds)
+        lines.append(f"{name[:19]:20}{'both':8}{together}")
+    rates = f"{machine.macs_per_second / 1e9:.0f} 8-bit GMAC/s, {machine.bytes_per_second / 1e9:.0f} GB/s"
+    return "\n".join([*lines, f"this core: {rates}", *(line for row in timings for line in ratios(row, timings))])
+
+
+def cells(stream: float, file: float, frame_seconds: float) -> str:
+    return f"{stream * 1e6:11.1f}{file * 1e6:11.1f}{frame_seconds / stream:11.1f}{frame_seconds / file:11.1f}"
 
 
 def ratios(ours: Timing, timings: list[Timing]) -> Iterator[str]:
-    if ours.name.startswith("EnCodec"):
+    """What each other codec's time is of ours, for the same seconds of audio: above 1, ours is the faster one."""
+    if not ours.subject.work:
         return
     for theirs in timings:
-        if theirs.name.startswith("EnCodec") and theirs.side == ours.side:
-            scale = ours.frame_seconds / theirs.frame_seconds
+        if not theirs.subject.work and theirs.subject.side == ours.subject.side:
+            scale = ours.subject.frame_seconds / theirs.subject.frame_seconds
             stream, file = scale * theirs.stream / ours.stream, scale * theirs.file / ours.file
-            title = f"{ours.name} {ours.side} against {theirs.name}"
-            yield f"{title}: {stream:.1f} times faster as a stream, {file:.1f} as a file"
+            title = f"{theirs.name} / {ours.name}, {ours.subject.side}"
+            yield f"{title:36}{stream:8.2f} times as long as a stream, {file:.2f} as a file"
 
 
 @click.command()
 @click.argument("models", nargs=-1)
 @click.option("--seconds", default=10.0, show_default=True, help="Length of the file.")
-@click.option("--without-encodec", is_flag=True, help="Time the bundles alone; needs no torch.")
+@click.option("--without-encodec", is_flag=True, help="Leave EnCodec's shape out; needs no torch.")
 def main(models: tuple[str, ...], seconds: float, without_encodec: bool) -> None:
     """Time MODELS (names or paths of bundles) on one thread."""
-    subjects = [subject for model in models for subject in bundle_subjects(model)]
+    subjects = [subject for model in models for subject in bundle_subjects(model)] + c_subjects()
     if not without_encodec:
         subjects += encodec_subjects()
-    click.echo(table([measure(subject, seconds) for subject in subjects]))
+    click.echo(table(*measure(subjects, seconds)))
 
 
 if __name__ == "__main__":

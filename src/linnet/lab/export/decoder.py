@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ from torch import Tensor
 from linnet.lab.dsp.excitation import NOISE_FRAMES, NOISE_MULTIPLIERS, NOISE_PRIME
 from linnet.lab.export.builder import Builder
 from linnet.lab.export.fourier import Fourier
-from linnet.lab.export.layers import backbone, gru, gru_cell, layer_norm, linear
-from linnet.lab.export.quantizer import Codebook, Memory, PitchDecoder, reference, steady
+from linnet.lab.export.layers import backbone, gru, gru_step, layer_norm, linear
+from linnet.lab.export.quantizer import Codebook, PitchDecoder, advances, memory_table, reference, steady
 from linnet.lab.systems.codec import Codec
 
 _END = np.iinfo(np.int64).max
@@ -70,7 +70,7 @@ def dequantize(g: Builder, codec: Codec, codes: str) -> Received:
     entry = g.Gather(g.integers(np.append(quantizer.entries.numpy(), quantizer.index.n_entries)), base_index)
     table = PitchDecoder.of(quantizer)
     symbol = g.Gather(g.integers(table.symbol), base_index)
-    hidden, place = remember(g, codec, Memory(g, quantizer, base, lost=True), entry, table, symbol)
+    hidden, place = remember(g, codec, memory_table(g, quantizer, base, lost=True), entry, table, symbol)
 
     books = [Codebook.of(book.entries, eight_bit=g.eight_bit) for book in quantizer.books]
     numbers = np.concatenate([*(book.numbers for book in books), np.zeros_like(books[0].numbers[:1])])
@@ -81,54 +81,50 @@ def dequantize(g: Builder, codec: Codec, codes: str) -> Received:
     weight = torch.cat([quantizer.predict.weight, *outward], 1)
     told = linear(g, g.Concat(hidden, found, axis=1), weight, quantizer.predict.bias)
     latent, pitch = g.Add(told, g.Gather(base, entry)), g.Gather(g.integers(table.pitch), place)
-    phase = dequantize_phase(g, codec, fine, place, pitch, table) if n_phase else None
+    phase = dequantize_phase(g, codec, fine, place, table) if n_phase else None
     return Received(latent, count, place, pitch, phase, table)
 
 
-def dequantize_phase(g: Builder, codec: Codec, codes: list[str], place: str, pitch: str, table: PitchDecoder) -> str:
+def dequantize_phase(g: Builder, codec: Codec, codes: list[str], place: str, table: PitchDecoder) -> str:
     """The phase's latent `[frames, phase_dim]` from its layers' codes `[frames, 1]`, the last row where nothing arrived."""
     quantizer: Any = codec.phase.quantizer  # type: ignore[union-attr]
     books = [Codebook.of(book.entries, eight_bit=g.eight_bit) for book in quantizer.codebooks()]
     vectors = [g.Gather(book.table(g, lost=True), code) for book, code in zip(books, codes, strict=True)]
-    first = g.Transpose(vectors[0], perm=[1, 0, 2])
     before = g.state("phase_memory", np.float32, [1, 1, quantizer.memory.hidden_size])
-    y, after = gru(g, first, quantizer.memory, before)
+    y, after = gru(g, vectors[0], quantizer.memory, before)
     g.keep(before, after)
-    earlier = g.Slice(g.Concat(before, y, axis=1), np.array([0]), np.array([-1]), np.array([1]))
-    told = g.Mul(
-        linear(g, earlier, quantizer.predict.weight, quantizer.predict.bias, exact=True), steady(g, place, pitch, table.n)
-    )
-    total = g.Add(told, first)
-    for vector in vectors[1:]:
-        total = g.Add(total, g.Transpose(vector, perm=[1, 0, 2]))
+    earlier = g.Slice(g.Concat(before, y, axis=0), np.array([0]), np.array([-1]))
+    told = linear(g, earlier, quantizer.predict.weight, quantizer.predict.bias, exact=True)
+    same = g.Unsqueeze(steady(g, table.before, table.pitch, place), np.array([2]))
+    total = g.Mul(told, same)
+    for vector in vectors:
+        total = g.Add(total, vector)
     arrived = g.Cast(g.Less(codes[0], np.array(len(books[0].numbers))), to=TensorProto.FLOAT)
-    return g.Reshape(g.Mul(total, arrived), np.array([-1, codec.config.phase_dim]))
+    return g.Mul(g.Reshape(total, np.array([-1, codec.config.phase_dim])), arrived)
 
 
 def remember(
-    g: Builder, codec: Codec, memory: Memory, entry: str, table: PitchDecoder, symbol: str
+    g: Builder, codec: Codec, said: str, entry: str, table: PitchDecoder, symbol: str
 ) -> tuple[str, str]:  # fmt: skip
     """What follows the frames one by one: the memory before each frame `[frames, hidden]`, the place in the pitch table."""
     layer: Any = codec.quantizer.memory
 
-    def step(inner: Builder, hidden: str, previous: str, gates: str, new: str, what: str) -> tuple[list[str], list[str]]:
-        recurrent = linear(inner, hidden, layer.weight_hh_l0, layer.bias_hh_l0, exact=True)
-        own = inner.Split(recurrent, memory.sizes, outputs=2, axis=-1)
-        after = gru_cell(inner, (gates, new), own, hidden)
+    def step(inner: Builder, hidden: str, previous: str, entry: str, what: str) -> tuple[list[str], list[str]]:
+        after = gru_step(inner, inner.Gather(said, entry), layer, hidden)
         place = inner.Add(previous, what)
         return [after, inner.Gather(inner.integers(table.pitch * table.n), place)], [inner.Identity(hidden), place]
 
-    states = g.state("memory", np.float32, [1, layer.hidden_size]), g.state("pitch", np.int64, [1])
-    series = [*(g.Gather(each, entry) for each in memory.tables), symbol]
-    kinds = [np.float32, np.int64, np.float32, np.float32, np.int64]
-    *after, before, place = g.scan(step, states, series, kinds, [[1, layer.hidden_size], [1]])
+    shapes = [[1, 1, layer.hidden_size], [1]]
+    states = g.state("memory", np.float32, shapes[0]), g.state("pitch", np.int64, shapes[1])
+    series = [g.Unsqueeze(each, np.array([1])) for each in (entry, symbol)]
+    *after, before, place = g.scan(step, states, series, [np.float32, np.int64, np.int64, np.int64], shapes)
     for state, value in zip(states, after, strict=True):
         g.keep(state, value)
     return g.Reshape(before, np.array([-1, layer.hidden_size])), g.Reshape(place, np.array([-1]))
 
 
 def network(g: Builder, codec: Codec, fourier: Fourier, received: Received) -> str:
-    """The spectrum `[frames, rows, 2 columns]` that the network makes of what was received."""
+    """The spectrum `[frames, 1, rows, 2 columns]` that the network makes of what was received."""
     decoder, config = codec.decoder, codec.config
     x = linear(g, received.latent, decoder.input.weight, decoder.input.bias)
     x = g.Add(x, g.Gather(g.floats(decoder.pitch.weight), received.pitch))
@@ -143,17 +139,22 @@ def network(g: Builder, codec: Codec, fourier: Fourier, received: Received) -> s
     return excited_spectrum(g, fourier, codec, hidden, received)
 
 
-def at_places(g: Builder, hidden: str, parts: list[tuple[Tensor, Tensor, Places]]) -> list[str]:
-    """One product for several heads: rows by bin (weight `[bins, channels]`, bias) each to `[frames, rows, own columns]`."""
-    weight = torch.cat([own[torch.from_numpy(places.bins)] * places.scale for own, _, places in parts])
-    bias = torch.cat([own[torch.from_numpy(places.bins)] * places.scale.squeeze(1) for _, own, places in parts])
-    sizes = np.array([len(places.bins) for *_, places in parts])
-    flat = g.Reshape(linear(g, hidden, weight, bias), np.array([-1, len(weight)]))
-    split = g.Split(flat, sizes, outputs=len(sizes), axis=1) if len(sizes) > 1 else (flat,)
-    return [
-        g.Reshape(part, np.array([-1, places.rows, len(places.columns)]))
-        for part, (*_, places) in zip(split, parts, strict=True)
-    ]
+Head: TypeAlias = "tuple[Tensor, Tensor, Places]"
+
+
+def at_places(g: Builder, hidden: str, groups: list[list[Head]]) -> list[str]:
+    """One product for several heads: rows by bin (weight `[bins, channels]`, bias), and where they are wanted.
+
+    Gives `[frames, heads, rows, own columns]` for each group of heads that have their columns in common.
+    """
+    heads = [head for group in groups for head in group]
+    weight = torch.cat([own[torch.from_numpy(places.bins)] * places.scale for own, _, places in heads])
+    bias = torch.cat([own[torch.from_numpy(places.bins)] * places.scale.squeeze(1) for _, own, places in heads])
+    sizes = np.array([sum(len(places.bins) for *_, places in group) for group in groups])
+    product = linear(g, hidden, weight, bias)
+    split = g.Split(product, sizes, outputs=len(sizes), axis=-1) if len(sizes) > 1 else (product,)
+    shapes = [(len(group), group[0][2].rows, len(group[0][2].columns)) for group in groups]
+    return [g.Reshape(part, np.array([-1, *shape])) for part, shape in zip(split, shapes, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -179,12 +180,9 @@ class Places:
         return cls(fourier.rows, columns, np.minimum(own, n_bins - 1), torch.from_numpy(scale).unsqueeze(1))
 
     def widen(self, g: Builder, x: str, columns: int) -> str:
-        """`[frames, rows, own columns]` -> all columns, 0 where there was none."""
-        if len(self.columns) == columns:
-            return x
-        source = np.full(columns, len(self.columns))
-        source[self.columns] = np.arange(len(self.columns))
-        return g.Gather(g.Pad(x, np.array([0, 0, 0, 0, 0, 1])), source, axis=2)
+        """`[frames, heads, rows, own columns]` -> all columns, 0 where there was none."""
+        before, after = self.columns[0], columns - 1 - self.columns[-1]
+        return g.Pad(x, np.array([0, 0, 0, before, 0, 0, 0, after])) if before + after else x
 
 
 def magnitude(g: Builder, logarithm: str) -> str:
@@ -192,76 +190,87 @@ def magnitude(g: Builder, logarithm: str) -> str:
 
 
 def free_spectrum(g: Builder, fourier: Fourier, codec: Codec, hidden: str) -> str:
-    """The spectrum `[frames, rows, 2 columns]` of free magnitudes and phases."""
+    """The spectrum `[frames, 1, rows, 2 columns]` of free magnitudes and phases."""
     (weight, turn_weight), (bias, turn_bias) = (part.chunk(2) for part in (codec.decoder.head.weight, codec.decoder.head.bias))
     everywhere, odd = (Places.of(fourier, fourier.points // 2 + 1, odd=odd) for odd in (False, True))
     heads = [(weight, bias - _LEVEL, everywhere), (turn_weight, turn_bias, odd)]
-    logarithm, phase = at_places(g, hidden, heads)
+    logarithm, phase = at_places(g, hidden, [[head] for head in heads])
     gain = magnitude(g, logarithm)
-    return g.Concat(g.Mul(gain, g.Cos(phase)), g.Mul(gain, g.Sin(phase)), axis=2)
+    return g.Concat(g.Mul(gain, g.Cos(phase)), g.Mul(gain, g.Sin(phase)), axis=-1)
 
 
 def excited_spectrum(g: Builder, fourier: Fourier, codec: Codec, hidden: str, received: Received) -> str:
-    """The spectrum `[frames, rows, 2 columns]` of both sources through their filters, and of the coded low band."""
-    decoder, config = codec.decoder, codec.config
+    """The spectrum `[frames, 1, rows, 2 columns]` of both sources through their filters, and of the coded low band."""
+    decoder = codec.decoder
     n_bins, n_turned = fourier.points // 2 + 1, decoder.n_turned
     weights, biases = (part.split([n_bins, n_turned, n_bins]) for part in (decoder.head.weight, decoder.head.bias))
     everywhere, turned_places = Places.of(fourier, n_bins), Places.of(fourier, n_turned, odd=True)
     heads = [
-        (weights[0], biases[0] - _LEVEL, everywhere),
-        (weights[2], biases[2] - _LEVEL, everywhere),
-        (weights[1], biases[1], turned_places),
+        [(weights[0], biases[0] - _LEVEL, everywhere), (weights[2], biases[2] - _LEVEL, everywhere)],
+        [(weights[1], biases[1], turned_places)],
     ]
     if received.phase is not None:
-        even, odd = (Places.of(fourier, config.phase_bins, odd=odd) for odd in (False, True))
-        weights, biases = (part.chunk(2) for part in (16 * decoder.phase_head.weight, 16 * decoder.phase_head.bias))
-        heads += [(weights[0], biases[0], even), (weights[1], biases[1], odd)]
-    logarithm, noise_logarithm, turn, *low = at_places(g, hidden, heads)
-    own, turned, noise, phase = excitation(g, codec, fourier, received)
-    gain = magnitude(g, logarithm)
-    turn = g.Unsqueeze(turned_places.widen(g, turn, fourier.columns), np.array([1, 3]))
-    wide, wide_noise = (g.Unsqueeze(each, np.array([1, 3])) for each in (gain, magnitude(g, noise_logarithm)))
-    voiced = g.Add(g.Mul(g.Mul(wide, g.Cos(turn)), own), g.Mul(g.Mul(wide, g.Sin(turn)), turned))
-    spectrum = g.Reshape(g.Add(voiced, g.Mul(wide_noise, noise)), np.array([-1, fourier.rows, 2 * fourier.columns]))
-    if received.phase is None:
-        return spectrum
-    real, imaginary = (16 * part for part in decoder.phase_skip.weight.chunk(2))
-    nothing = torch.zeros(config.phase_bins)
-    skipped = at_places(g, received.phase, [(real, nothing, even), (imaginary, nothing, odd)])
-    low = [g.Add(*parts) for parts in zip(low, skipped, strict=True)]
-    cosine, sine = reference(g, codec, phase, received.pitch, odd.bins, odd.scale.squeeze(1).numpy(), config.window // 2)
-    shape = np.array([-1, fourier.rows, len(odd.columns)])
-    cosine, sine = g.Reshape(cosine, shape), g.Reshape(sine, shape)
-    level = g.Gather(gain, even.columns, axis=2)
+        heads.append(low_heads(fourier, codec, decoder.phase_head.weight, decoder.phase_head.bias))
+    logarithms, turn, *low = at_places(g, hidden, heads)
+    phase, counter = clock(g, codec, received)
+    real, imaginary = g.Split(
+        fourier.forward(g, harmonic_frames(g, codec, fourier, phase, received.pitch)), outputs=2, axis=-1, num_outputs=2
+    )
+    turn = turned_places.widen(g, turn, fourier.columns)
+    cosine, sine = g.Cos(turn), g.Sin(turn)
     parts = [
-        g.Sub(g.Mul(low[0], cosine), g.Mul(low[1], sine)),
-        g.Add(g.Mul(low[0], sine), g.Mul(low[1], cosine)),
+        g.Sub(g.Mul(cosine, real), g.Mul(sine, imaginary)),
+        g.Add(g.Mul(cosine, imaginary), g.Mul(sine, real)),
     ]
-    parts = [even.widen(g, g.Mul(level, part), fourier.columns) for part in parts]
-    return g.Add(spectrum, g.Concat(*parts, axis=2))
+    if received.phase is not None:
+        coded = low_band(g, fourier, codec, received, low[0], phase)
+        parts = [g.Add(part, own) for part, own in zip(parts, coded, strict=True)]
+    gain, noise_gain = g.Split(magnitude(g, logarithms), outputs=2, axis=1, num_outputs=2)
+    noises = noise_spectra(g, codec, fourier)
+    parts = [
+        g.Add(g.Mul(gain, part), g.Mul(noise_gain, g.Gather(noise, counter))) for part, noise in zip(parts, noises, strict=True)
+    ]
+    return g.Concat(*parts, axis=-1)
 
 
-def excitation(g: Builder, codec: Codec, fourier: Fourier, received: Received) -> tuple[str, str, str, str]:
-    """Spectra of the harmonic source, of the same turned by 90 degrees, and of the noise, `[frames, 1, rows, 2, columns]`,
-    and the source's phase `[frames, 1]`."""
-    table, place, pitch = received.table, received.place, received.pitch
-    config, increments = codec.config, codec.decoder.reference.increments.numpy()
-    # By 1 + pitch step; an unvoiced frame's phase runs on at the lowest pitch.
-    current = np.concatenate([increments[:1], increments])
-    previous, after = np.repeat(np.arange(len(current)), table.n), table.pitch
-    before = np.where(previous > 0, current[previous], current[after])
-    advance = config.hop // 2 * (before + current[after])
+def low_heads(fourier: Fourier, codec: Codec, weight: Tensor, bias: Tensor) -> list[Head]:
+    """The real and the imaginary parts of the coded low band, in units of the magnitude."""
+    return [
+        (16 * own, 16 * own_bias, Places.of(fourier, codec.config.phase_bins, odd=odd))
+        for own, own_bias, odd in zip(weight.chunk(2), bias.chunk(2), (False, True), strict=True)
+    ]
+
+
+def low_band(g: Builder, fourier: Fourier, codec: Codec, received: Received, low: str, phase: str) -> tuple[str, str]:
+    """Real and imaginary parts `[frames, 1, rows, columns]` of the coded low band over the magnitude.
+
+    From what the network says of it, `low` `[frames, 2, rows, own columns]`, told from the harmonic source.
+    """
+    skip: Tensor = codec.decoder.phase_skip.weight
+    heads = low_heads(fourier, codec, skip, torch.zeros(len(skip)))
+    low = g.Add(low, *at_places(g, received.phase, [heads]))  # type: ignore[arg-type]
+    odd = heads[1][2]
+    shape = (odd.rows, len(odd.columns))
+    bins, sign = odd.bins.reshape(shape), odd.scale.numpy().reshape(shape)
+    # Cosine and cosine, minus sine and sine: what each part counts in its own place and in the other's.
+    quarters = np.array([1, 1, 2, 0])[:, None, None]
+    rotation = reference(g, codec, phase, received.pitch, bins, sign, quarters, codec.config.window // 2)
+    own, across = g.Split(rotation, outputs=2, axis=1, num_outputs=2)
+    turned = g.Add(g.Mul(low, own), g.Mul(g.Gather(low, np.array([1, 0]), axis=1), across))
+    return g.Split(odd.widen(g, turned, fourier.columns), outputs=2, axis=1, num_outputs=2)
+
+
+def clock(g: Builder, codec: Codec, received: Received) -> tuple[str, str]:
+    """The source's phase `[frames, 1, 1, 1]` in the middle of each window, and the number of its noise `[frames, 1]`."""
+    table = received.table
+    advance = g.integers(advances(codec, table.before, table.pitch)[:, None])
     # The noise's counter is a second phase.
     phases = g.state("phase", np.int64, [1, 2])
-    advances = g.Gather(g.Concat(advance[:, None], g.integers(np.ones_like(advance)[:, None]), axis=1), place)
-    both = g.Mod(g.Add(g.CumSum(advances, np.array(0)), phases), np.array([_CYCLE, NOISE_FRAMES]))
+    both = g.Gather(g.Concat(advance, g.integers(np.ones((len(table.pitch), 1), np.int64)), axis=1), received.place)
+    both = g.Mod(g.Add(g.CumSum(both, np.array(0)), phases), np.array([_CYCLE, NOISE_FRAMES]))
     g.keep(phases, g.Slice(both, np.array([-1]), np.array([_END])))
     phase, counter = g.Split(both, outputs=2, axis=1, num_outputs=2)
-    harmonic = fourier.forward(g, harmonic_frames(g, codec, fourier, phase, pitch), turned=True)
-    parts = g.Reshape(harmonic, np.array([-1, 1, fourier.rows, 4, fourier.columns]))
-    own, turned = g.Split(parts, outputs=2, axis=3, num_outputs=2)
-    noise = g.Gather(noise_spectra(g, codec, fourier), g.Reshape(counter, np.array([-1])))
-    return own, turned, noise, phase
+    return g.Reshape(phase, np.array([-1, 1, 1, 1])), counter
 
 
 def harmonic_frames(g: Builder, codec: Codec, fourier: Fourier, phase: str, pitch: str) -> str:
@@ -275,17 +284,17 @@ def harmonic_frames(g: Builder, codec: Codec, fourier: Fourier, phase: str, pitc
     voiced = np.arange(len(current)) > 0
     count = _CYCLE // 2 // current - 1
     # Of the quotient's two sides: so many half phases make the angle.
-    multiples = np.stack([2 * count + 1, np.ones_like(count)], 1)[..., None]
-    steps = np.arange(fourier.points) - window // 2
+    multiples = np.stack([2 * count + 1, np.ones_like(count)], 1)[..., None, None]
+    steps = np.arange(fourier.points).reshape(-1, fourier.columns) - window // 2
 
     def radians(half_phases: str) -> str:
         return g.Mul(g.Cast(g.Mod(half_phases, np.array(2 * _CYCLE)), to=TensorProto.FLOAT), np.pi / _CYCLE)
 
-    level = np.where(voiced, np.sqrt(0.5 / count), 0)[:, None, None]
+    level = np.where(voiced, np.sqrt(0.5 / count), 0)[:, None, None, None]
     loudness = np.concatenate([level, np.ones_like(level)], 1)
-    added = radians(g.Mul(current[:, None, None] * multiples, steps))
+    added = radians(g.Mul(current[:, None, None, None] * multiples, steps))
     cosines, sines = g.Mul(g.Cos(added), loudness), g.Mul(g.Sin(added), loudness)
-    angle = radians(g.Mul(g.Reshape(phase, np.array([-1, 1, 1])), g.Gather(multiples, pitch)))
+    angle = radians(g.Mul(phase, g.Gather(multiples, pitch)))
     # In doubles, for a sine's last bits depend on the length of the call, and a pulse would magnify them.
     wide = g.Cast(angle, to=TensorProto.DOUBLE)
     sine, cosine = (g.Cast(part, to=TensorProto.FLOAT) for part in (g.Sin(wide), g.Cos(wide)))
@@ -294,12 +303,11 @@ def harmonic_frames(g: Builder, codec: Codec, fourier: Fourier, phase: str, pitc
     at_pulse = g.Gather(_AT_PULSE * level * multiples[:, :1], pitch)
     ratio = g.Div(g.Add(g.Mul(above, below), at_pulse), g.Add(g.Mul(below, below), _AT_PULSE))
     hann = np.pad(codec.decoder.stft.hann.numpy(), (0, fourier.points - window))
-    frames = g.Mul(g.Sub(ratio, g.Gather(level, pitch)), hann)
-    return g.Reshape(frames, np.array([0, 1, -1, fourier.columns]))
+    return g.Mul(g.Sub(ratio, g.Gather(level, pitch)), hann.reshape(-1, fourier.columns))
 
 
-def noise_spectra(g: Builder, codec: Codec, fourier: Fourier) -> str:
-    """Spectra of all frames of noise there are, `[NOISE_FRAMES, 1, rows, 2, columns]`; row n is frame n - 1.
+def noise_spectra(g: Builder, codec: Codec, fourier: Fourier) -> tuple[str, str]:
+    """Real and imaginary parts of all frames of noise there are, `[NOISE_FRAMES, rows, columns]`; row n is frame n - 1.
 
     All of it is worked out when the graph is loaded.
     """
@@ -315,7 +323,7 @@ def noise_spectra(g: Builder, codec: Codec, fourier: Fourier) -> str:
     frames = g.Slice(wide, np.array([0]), np.array([fourier.points]), np.array([1]))
     hann = np.pad(codec.decoder.stft.hann.numpy(), (0, fourier.points - window))
     shaped = g.Reshape(g.Mul(frames, hann), np.array([0, 1, -1, fourier.columns]))
-    return g.Reshape(fourier.forward(g, shaped), np.array([0, 1, fourier.rows, 2, fourier.columns]))
+    return g.Split(g.Squeeze(fourier.forward(g, shaped), np.array([1])), outputs=2, axis=-1, num_outputs=2)
 
 
 def noise(g: Builder, count: int) -> str:

@@ -15,8 +15,8 @@ from torch import Tensor
 from linnet.lab.dsp.stft import Stft
 from linnet.lab.export.builder import Builder
 from linnet.lab.export.fourier import Fourier
-from linnet.lab.export.layers import backbone, conv_next, gru, gru_cell, layer_norm, linear
-from linnet.lab.export.quantizer import Codebook, Memory, PitchCoder, reference, steady
+from linnet.lab.export.layers import backbone, conv_next, gru, gru_step, gru_table, layer_norm, linear
+from linnet.lab.export.quantizer import Codebook, PitchCoder, advances, memory_table, reference, steady
 from linnet.lab.systems.codec import Codec
 from linnet.lab.systems.tracker import PitchTracker
 
@@ -43,14 +43,14 @@ def export_encoder(codec: Codec, *, eight_bit: bool = True) -> bytes:
     codes = [base.codes, *search_rest(g, codec, base.rest)]
     if codec.phase is not None:
         codes += search_phase(g, codec, phase_latent(g, codec, spectrum, loudness, hidden, base), base)
-    columns = [g.Cast(column, to=TensorProto.INT64) for column in codes]
-    g.output("codes", g.Concat(*columns, axis=1), np.int64, ["frames", codec.config.n_layers])
+    columns = g.Cast(g.Concat(*codes, axis=1), to=TensorProto.INT64)
+    g.output("codes", columns, np.int64, ["frames", codec.config.n_layers])
     return g.finish()
 
 
 def spectra(g: Builder, samples: str, hop: int, transforms: list[tuple[Stft, float]]) -> list[tuple[str, str]]:
     """Spectra of the frames of `samples` in `Fourier`'s order, real and imaginary parts `[frames, 1, rows, 2 columns]`, and
-    their powers `[1, frames, places]`; a gain goes with each Stft.
+    their powers `[frames, 1, places]`; a gain goes with each Stft.
 
     The lab pads a window at its end, this at its beginning, so that all of them are cut from one past: the middle of a window
     comes later by as much. Transforms of equal length are one product.
@@ -60,8 +60,9 @@ def spectra(g: Builder, samples: str, hop: int, transforms: list[tuple[Stft, flo
     joined = g.Concat(past, samples, axis=0)
     g.keep(past, g.Slice(joined, np.array([-back * hop]), np.array([_END])))
     hops = g.Reshape(joined, np.array([-1, hop]))
-    parts = [g.Slice(hops, np.array([k]), np.array([k - back or _END])) for k in range(back + 1)]
-    frames = g.Concat(*parts, axis=1)
+    count = g.Div(g.Squeeze(g.Shape(samples)), np.array(hop))
+    first = g.Unsqueeze(g.Range(np.array(0), count, np.array(1)), np.array([1]))
+    frames = g.Reshape(g.Gather(hops, g.Add(first, np.arange(back + 1))), np.array([-1, (back + 1) * hop]))
     found: dict[int, tuple[str, str]] = {}
     for points in sorted({stft.n_fft for stft, _ in transforms}):
         alike = [index for index, (stft, _) in enumerate(transforms) if stft.n_fft == points]
@@ -72,9 +73,9 @@ def spectra(g: Builder, samples: str, hop: int, transforms: list[tuple[Stft, flo
         shaped = g.Reshape(g.Mul(last, np.stack(windows)), np.array([0, 0, -1, fourier.columns]))
         spectrum = fourier.forward(g, shaped)
         real, imaginary = g.Split(g.Mul(spectrum, spectrum), outputs=2, axis=-1, num_outputs=2)
-        power = g.Add(real, imaginary)
+        power = g.Reshape(g.Add(real, imaginary), np.array([0, len(alike), fourier.size]))
         for index, own_spectrum, own_power in zip(alike, *(_each(g, x, len(alike)) for x in (spectrum, power)), strict=True):
-            found[index] = own_spectrum, g.Reshape(own_power, np.array([1, -1, fourier.size]))
+            found[index] = own_spectrum, own_power
     return [found[index] for index in range(len(transforms))]
 
 
@@ -83,7 +84,7 @@ def _each(g: Builder, x: str, count: int) -> Sequence[str]:
 
 
 def pitch(g: Builder, tracker: PitchTracker, powers: list[str]) -> str:
-    """1 + the tracker's pitch step, int64 `[1, frames]`, 0 where unvoiced.
+    """1 + the tracker's pitch step, int64 `[frames, 1]`, 0 where unvoiced.
 
     The lags of an autocorrelation go straight into the input layer, so their matrix and the layer's are one. All weights are
     exact: with 8 bits the pitches that change cost 0.01 of PESQ-WB at one layer.
@@ -121,6 +122,7 @@ def network(g: Builder, codec: Codec, power: str, wanted: str) -> tuple[str, str
     weight = spread(encoder.input.weight / _SPREAD, Fourier(encoder.stft.n_fft))
     x = linear(g, g.Log(energy), weight, encoder.input.bias)
     x = g.Add(x, g.Gather(g.floats(encoder.pitch.weight), wanted))
+    x = g.Reshape(x, np.array([1, -1, codec.config.encoder_channels]))
     x = backbone(g, x, encoder.blocks)
     scale = 1 / encoder.power.sqrt()
     latent = linear(g, layer_norm(g, x, encoder.norm), scale * encoder.output.weight, scale * encoder.output.bias)
@@ -137,7 +139,7 @@ def spread(weight: Tensor, fourier: Fourier) -> Tensor:
 
 @dataclass(frozen=True)
 class Base:
-    """The base layer's codes `[frames, 1]`, what they leave of the latent `[frames, 1, dim]`, 1 + the pitch step as sent
+    """The base layer's codes, int32 `[frames, 1]`, what they leave of the latent `[frames, 1, dim]`, 1 + the pitch step as sent
     `[frames]`, and its place in `table`."""
 
     codes: str
@@ -150,41 +152,37 @@ class Base:
 def search_base(g: Builder, codec: Codec, latent: str, wanted: str) -> Base:
     """The closed loop of the base layer."""
     quantizer, dim = codec.quantizer, codec.config.latent_dim
-    memory_layer: Any = quantizer.memory
     coder = PitchCoder.of(quantizer)
     book = Codebook.of(quantizer.base.entries, eight_bit=g.eight_bit)
-    hidden_size = memory_layer.hidden_size
-    joint = torch.cat([quantizer.predict.weight, memory_layer.weight_hh_l0])
-    bias = torch.cat([quantizer.predict.bias, memory_layer.bias_hh_l0])
+    said = memory_table(g, quantizer, book.table(g))
 
     def step(inner: Builder, hidden: str, previous: str, target: str, want: str) -> tuple[list[str], list[str]]:
-        memory = Memory(inner, quantizer, book.table(inner))
-        sizes = np.array([dim, *memory.sizes])
-        predicted, *own = inner.Split(linear(inner, hidden, joint, bias, exact=True), sizes, outputs=3, axis=-1)
-        rest = inner.Sub(target, predicted)
+        predicted = linear(inner, hidden, quantizer.predict.weight, quantizer.predict.bias, exact=True)
+        rest = inner.Reshape(inner.Sub(target, predicted), np.array([1, dim]))
         place = inner.Add(previous, want)
         kind = inner.Gather(inner.integers(coder.kind), place)
         entry = book.nearest_of_kind(inner, rest, quantizer.entry_kind.numpy(), kind)
-        after = gru_cell(inner, [inner.Gather(table, entry) for table in memory.tables], own, hidden)
+        after = gru_step(inner, inner.Gather(said, entry), quantizer.memory, hidden)
         sent = inner.Gather(inner.integers(coder.sent * coder.n), place)
         return [after, sent], [rest, entry, place]
 
-    hidden = g.state("memory", np.float32, [1, hidden_size])
+    shapes = [[1, 1, quantizer.memory.hidden_size], [1]]
+    hidden = g.state("memory", np.float32, shapes[0])
     # In units of the table's rows, so that a row and a column only need adding.
     previous = g.state("pitch", np.int64, [1])
     series = [g.Reshape(latent, np.array([-1, dim])), g.Reshape(wanted, np.array([-1]))]
-    types, shapes = [np.float32, np.int64, np.float32, np.int64], [[1, hidden_size], [1]]
+    types = [np.float32, np.int64, np.float32, np.int64]
     *after, rest, entry, place = g.scan(step, [hidden, previous], series, types, shapes)
     g.keep(hidden, after[0])
     g.keep(previous, after[1])
-    codes = g.Add(entry, g.Gather(g.integers(coder.first), place))
+    codes = g.Cast(g.Add(entry, g.Gather(g.integers(coder.first), place)), to=TensorProto.INT32)
     left = g.Sub(rest, g.Gather(book.table(g), entry))
     sent = g.Gather(g.integers(coder.sent), g.Reshape(place, np.array([-1])))
     return Base(codes, left, sent, g.Reshape(place, np.array([-1])), coder)
 
 
 def search_rest(g: Builder, codec: Codec, rest: str) -> list[str]:
-    """Codes of layers 2 and up, `[frames, 1]` each, of what the base layer leaves, `[frames, 1, dim]`."""
+    """Codes of layers 2 and up, int32 `[frames, 1]` each, of what the base layer leaves, `[frames, 1, dim]`."""
     codes = []
     layers: Any = zip(codec.quantizer.inward, codec.quantizer.outward, codec.quantizer.books, strict=True)
     for inward, outward, book in layers:
@@ -202,41 +200,38 @@ def phase_latent(g: Builder, codec: Codec, spectrum: str, gain: float, hidden: s
     encoder: Any = codec.phase.encoder  # type: ignore[union-attr]
     config, n_bins = codec.config, codec.config.phase_bins
     fourier = Fourier(encoder.reference.n_fft)
-    # Each bin where it first appears; a mirrored place has its conjugate.
+    # Real parts, then imaginary parts, of each bin where it first appears.
     place = np.unique(fourier.bins, return_index=True)[1][:n_bins]
-    sign = np.where(fourier.mirrored[place], -1, 1)
     row, column = np.divmod(place, fourier.columns)
-    flat = g.Reshape(spectrum, np.array([-1, 2 * fourier.size]))
-    real, imaginary = (g.Gather(flat, row * 2 * fourier.columns + column + part, axis=1) for part in (0, fourier.columns))
-    imaginary = g.Mul(imaginary, sign.astype(np.float32))
+    where = np.concatenate([row * 2 * fourier.columns + column + part for part in (0, fourier.columns)])
+    low = g.Gather(g.Reshape(spectrum, np.array([-1, 2 * fourier.size])), where, axis=1)
     if config.lookahead:
         earlier = g.state("phase_past", np.float32, [config.lookahead, 2 * n_bins])
-        joined = g.Concat(earlier, g.Concat(real, imaginary, axis=1), axis=0)
+        joined = g.Concat(earlier, low, axis=0)
         g.keep(earlier, g.Slice(joined, np.array([-config.lookahead]), np.array([_END])))
-        present = g.Slice(joined, np.array([0]), np.array([-config.lookahead]))
-        real, imaginary = g.Split(present, outputs=2, axis=1, num_outputs=2)
+        low = g.Slice(joined, np.array([0]), np.array([-config.lookahead]))
+    other = g.Gather(low, np.roll(np.arange(2 * n_bins), n_bins), axis=1)
 
-    # Half a hop at the last pitch and half a hop at this one, or all of it where there was none before.
-    increments = encoder.reference.increments.numpy()
-    half = g.integers(config.hop // 2 * np.concatenate([increments[:1], increments]))
-    previous = g.Div(base.place, np.array(base.table.n))
-    before = g.Where(g.Greater(previous, np.array(0)), previous, base.sent)
-    state = g.state("phase", np.int64, [1])
-    advanced = g.CumSum(g.Add(g.Gather(half, before), g.Gather(half, base.sent)), np.array(0))
-    phase = g.Mod(g.Add(advanced, state), np.array(1 << 32))
+    coder = base.table
+    advanced = g.Gather(g.integers(advances(codec, coder.before, coder.sent)[:, None]), base.place)
+    state = g.state("phase", np.int64, [1, 1])
+    phase = g.Mod(g.Add(g.CumSum(advanced, np.array(0)), state), np.array(1 << 32))
     g.keep(state, g.Slice(phase, np.array([-1]), np.array([_END])))
     middle = config.window // 2 + fourier.points - config.window
-    ones = np.ones(n_bins, np.int64)
-    cosine, sine = reference(g, codec, g.Unsqueeze(phase, np.array([1])), base.sent, np.arange(n_bins), ones, middle)
-    told_real = g.Add(g.Mul(real, cosine), g.Mul(imaginary, sine))
-    told_imaginary = g.Sub(g.Mul(imaginary, cosine), g.Mul(real, sine))
+    # Cosine and cosine, sine and minus sine; where a place has its bin's conjugate, its imaginary part counts half a cycle
+    # later, which is its negative.
+    conjugate = 2 * fourier.mirrored[place]
+    quarters = np.concatenate([np.ones_like(conjugate), 1 + conjugate, conjugate, np.full_like(conjugate, 2)])
+    rotation = reference(g, codec, phase, base.sent, np.tile(np.arange(n_bins), 4), np.ones(1), quarters, middle)
+    cosines, sines = g.Split(rotation, outputs=2, axis=1, num_outputs=2)
+    told = g.Add(g.Mul(low, cosines), g.Mul(other, sines))
 
+    # Each energy twice, for the real and for the imaginary part.
     floor = 1e-7 * gain**2
-    energy = g.Add(g.Mul(real, real), g.Mul(imaginary, imaginary))
+    energy = g.Add(g.Mul(low, low), g.Mul(other, other))
     mean = g.ReduceMean(energy, np.array([1]))
-    product = g.Mul(g.Add(g.Add(energy, g.Mul(mean, 1e-3)), floor), g.Add(mean, floor))
-    scale = g.Div(1.0, g.Sqrt(g.Sqrt(product)))
-    told = g.Unsqueeze(g.Concat(g.Mul(told_real, scale), g.Mul(told_imaginary, scale), axis=1), np.array([0]))
+    product = g.Mul(g.Add(energy, g.Add(g.Mul(mean, 1e-3), floor)), g.Add(mean, floor))
+    told = g.Unsqueeze(g.Mul(told, g.Pow(product, -0.25)), np.array([0]))
     x = linear(g, g.Concat(told, hidden, axis=2), encoder.input.weight, encoder.input.bias)
     past = g.state("phase_block", np.float32, [1, config.phase_channels, encoder.block.depthwise.history])
     x, after = conv_next(g, x, encoder.block, past)
@@ -246,27 +241,22 @@ def phase_latent(g: Builder, codec: Codec, spectrum: str, gain: float, hidden: s
 
 
 def search_phase(g: Builder, codec: Codec, latent: str, base: Base) -> list[str]:
-    """The codes of the phase's layers, `[frames, 1]` each: the first in a closed loop, the others of what it leaves."""
+    """The codes of the phase's layers, int32 `[frames, 1]` each: the first in a closed loop, the others of what it leaves."""
     quantizer: Any = codec.phase.quantizer  # type: ignore[union-attr]
-    dim, hidden_size = codec.config.phase_dim, quantizer.memory.hidden_size
+    dim, shape = codec.config.phase_dim, [1, 1, quantizer.memory.hidden_size]
     books = [Codebook.of(book.entries, eight_bit=g.eight_bit) for book in quantizer.codebooks()]
-    joint = torch.cat([quantizer.predict.weight, quantizer.memory.weight_hh_l0])
-    bias = torch.cat([quantizer.predict.bias, quantizer.memory.bias_hh_l0])
-    gates = np.array([2 * hidden_size, hidden_size])
+    said = gru_table(g, books[0].table(g), len(books[0].numbers), quantizer.memory)
 
     def step(inner: Builder, hidden: str, target: str, same: str) -> tuple[list[str], list[str]]:
-        said = inner.Add(inner.MatMul(books[0].table(inner), inner.floats(quantizer.memory.weight_ih_l0.T.contiguous())),
-                         quantizer.memory.bias_ih_l0)  # fmt: skip
-        tables = inner.Split(said, gates, outputs=2, axis=-1)
-        told, *own = inner.Split(linear(inner, hidden, joint, bias, exact=True), np.array([dim, *gates]), outputs=3, axis=-1)
-        rest = inner.Sub(target, inner.Mul(told, same))
-        entry = inner.Cast(books[0].nearest(inner, rest), to=TensorProto.INT64)
-        after = gru_cell(inner, [inner.Gather(table, entry) for table in tables], own, hidden)
+        told = linear(inner, hidden, quantizer.predict.weight, quantizer.predict.bias, exact=True)
+        rest = inner.Reshape(inner.Sub(target, inner.Mul(told, same)), np.array([1, dim]))
+        entry = books[0].nearest(inner, rest)
+        after = gru_step(inner, inner.Gather(said, entry), quantizer.memory, hidden)
         return [after], [rest, entry]
 
-    state = g.state("phase_memory", np.float32, [1, hidden_size])
-    series = [g.Reshape(latent, np.array([-1, dim])), steady(g, base.place, base.sent, base.table.n)]
-    after, rest, entry = g.scan(step, [state], series, [np.float32] * 3, [[1, hidden_size]])
+    state = g.state("phase_memory", np.float32, shape)
+    series = [g.Reshape(latent, np.array([-1, dim])), steady(g, base.table.before, base.table.sent, base.place)]
+    after, rest, entry = g.scan(step, [state], series, [np.float32] * 3, [shape])
     g.keep(state, after)
     codes = [entry]
     for before, book in itertools.pairwise(books):

@@ -5,7 +5,7 @@ ONNX Runtime's DFT takes 12 us for 512 points in a call of one frame and 8 us a 
 With n = S n1 + n2 and k = k1 + R k2, N = R S points: X[k] = sum_n2 w(S)^(k2 n2) w(N)^(k1 n2) sum_n1 w(R)^(k1 n1) x[n], where
 w(M) = exp(-2 pi i / M). Of a real signal only k1 = 0..R/2 is worked out, with all S values of k2: that is every bin
 once or, where k > N/2, its mirror image. A spectrum's shape is `[..., rows, 2 S]`, a row for each k1 with its real parts
-first.
+first. The values of k2 are in the order -S/2..S/2 - 1, so that the lowest bins stand side by side.
 """
 
 from __future__ import annotations
@@ -50,46 +50,44 @@ class Fourier:
         """Whether a place holds its bin's conjugate, `[size]`."""
         return self._k() > self.points // 2
 
-    def forward(self, g: Builder, x: str, *, turned: bool = False) -> str:
-        """Real `[frames, several, points / S, S]` -> spectra; `turned` has each row followed by itself times i."""
-        r, s = self.points // self.columns, self.columns
+    def forward(self, g: Builder, x: str) -> str:
+        """Real `[frames, several, points / S, S]` -> spectra `[frames, several, rows, 2 S]`."""
+        r = self.points // self.columns
         first = np.exp(-2j * np.pi * np.outer(np.arange(self.rows), np.arange(r)) / r)
-        twisted = self._twist(g, *(g.MatMul(_interleave(each), x) for each in (first, -1j * first)))
-        kernels = [self._kernel(), 1j * self._kernel()][: 1 + turned]
-        last = np.concatenate([_as_real(kernel) for kernel in kernels], 1)
-        return g.MatMul(g.Reshape(twisted, np.array([0, -1, self.rows, 2 * s])), last)
+        interleaved = np.stack([first.real, first.imag], 1).reshape(-1, r).astype(np.float32)
+        twisted = self._twist(g, g.MatMul(interleaved, x))
+        return g.MatMul(g.Reshape(twisted, np.array([0, -1, self.rows, 2 * self.columns])), _as_real(self._kernel()))
 
     def inverse(self, g: Builder, spectrum: str, rows: int) -> str:
-        """Spectrum `[frames, rows, 2 S]` -> the real signal's first `rows` rows, `[frames, rows, S]`; zeros beyond its end."""
-        r, s = self.points // self.columns, self.columns
-        kernel = _as_real(self._kernel().conj())
-        turned_kernel = _as_real(-1j * self._kernel().conj())
-        both = g.MatMul(spectrum, np.concatenate([kernel, turned_kernel], 1))
-        halves = (g.Reshape(each, np.array([0, 2 * self.rows, s])) for each in g.Split(both, outputs=2, axis=-1, num_outputs=2))
-        twisted = self._twist(g, *halves, conjugate=True)
+        """Spectrum `[frames, ..., rows, 2 S]` -> the real signal's first `rows` rows, `[frames, rows, S]`; zeros beyond."""
+        r = self.points // self.columns
+        product = g.MatMul(spectrum, _as_real(self._kernel().conj().T))
+        twisted = self._twist(g, g.Reshape(product, np.array([0, 2 * self.rows, self.columns])), conjugate=True)
         # The rows in between stand for their mirror images as well.
         weight = np.where(np.arange(self.rows) % (self.rows - 1) == 0, 1, 2) / self.points
         last = np.exp(2j * np.pi * np.outer(np.arange(rows), np.arange(self.rows)) / r) * weight
         last[r:] = 0
         return g.MatMul(np.stack([last.real, -last.imag], -1).reshape(rows, -1).astype(np.float32), twisted)
 
-    def _twist(self, g: Builder, x: str, quarter: str, *, conjugate: bool = False) -> str:
-        """Multiply by the twiddles: `x` `[..., 2 rows, S]`, real and imaginary rows in turn, and x turned by -90 degrees."""
+    def _twist(self, g: Builder, x: str, *, conjugate: bool = False) -> str:
+        """Multiply by the twiddles: `x` `[..., 2 rows, S]`, real and imaginary rows in turn."""
         angle = 2 * np.pi * np.outer(np.arange(self.rows), np.arange(self.columns)) / self.points
-        cosine, sine = (np.repeat(part, 2, 0).astype(np.float32) for part in (np.cos(angle), np.sin(angle)))
-        return g.Add(g.Mul(x, cosine), g.Mul(quarter, -sine if conjugate else sine))
+        cosine, sine = np.repeat(np.cos(angle), 2, 0), np.stack([np.sin(angle), -np.sin(angle)], 1)
+        sine = (-sine if conjugate else sine).reshape(cosine.shape)
+        # The other part of each number; to look it up costs a third of a product that gives the rows in this order.
+        other = g.Gather(x, np.arange(2 * self.rows) ^ 1, axis=-2)
+        return g.Add(g.Mul(x, cosine.astype(np.float32)), g.Mul(other, sine.astype(np.float32)))
+
+    @property
+    def _k2(self) -> np.ndarray:
+        return (np.arange(self.columns) + self.columns // 2) % self.columns
 
     def _kernel(self) -> np.ndarray:
-        return np.exp(-2j * np.pi * np.outer(np.arange(self.columns), np.arange(self.columns)) / self.columns)
+        """What takes n2 to k2, complex `[n2, k2]`."""
+        return np.exp(-2j * np.pi * np.outer(np.arange(self.columns), self._k2) / self.columns)
 
     def _k(self) -> np.ndarray:
-        k1, k2 = np.divmod(np.arange(self.size), self.columns)
-        return k1 + self.points // self.columns * k2
-
-
-def _interleave(matrix: np.ndarray) -> np.ndarray:
-    """A complex matrix that meets a real column from the left, rows real and imaginary in turn."""
-    return np.stack([matrix.real, matrix.imag], 1).reshape(-1, matrix.shape[1]).astype(np.float32)
+        return np.add.outer(np.arange(self.rows), self.points // self.columns * self._k2).flatten()
 
 
 def _as_real(matrix: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -72,26 +71,40 @@ def backbone(g: Builder, x: str, chain: Any) -> str:
 
 
 def gru(g: Builder, x: str, layer: Any, state: str) -> tuple[str, str]:
-    """A small GRU as one operator, its weights in float; state `[1, 1, hidden]`."""
+    """A small GRU as one operator, its weights in float: `[frames, 1, inputs]` -> `[frames, 1, hidden]`.
+
+    State `[1, 1, hidden]`.
+    """
+    weights = [g.floats(_update_first(matrix).unsqueeze(0)) for matrix in (layer.weight_ih_l0, layer.weight_hh_l0)]
+    biases = torch.cat([_update_first(bias) for bias in (layer.bias_ih_l0, layer.bias_hh_l0)]).unsqueeze(0)
+    y, state = g.GRU(x, *weights, biases, None, state, outputs=2, hidden_size=layer.hidden_size, linear_before_reset=1)
+    return g.Squeeze(y, np.array([1])), state
+
+
+def gru_table(g: Builder, entries: str, count: int, layer: Any) -> str:
+    """What each of `count` entries `[count, inputs]` says to a GRU's gates, for `gru_step`: `[count, 6 * hidden]`."""
+    weight, bias = (_update_first(each) for each in (layer.weight_ih_l0, layer.bias_ih_l0))
+    said = g.Add(g.MatMul(entries, g.floats(weight.T.contiguous())), bias)
+    own = g.Expand(_update_first(layer.bias_hh_l0), np.array([count, 3 * layer.hidden_size]))
+    return g.Concat(said, own, axis=1)
+
+
+def gru_step(g: Builder, said: str, layer: Any, state: str) -> str:
+    """One step of a GRU whose input is a table's row `[1, 6 * hidden]`: state -> state, `[1, 1, hidden]`.
+
+    The row goes in as the operator's biases, beside an input of nothing: one operator in place of twelve.
+    """
     hidden = layer.hidden_size
-
-    def update_first(matrix: Tensor) -> Tensor:
-        reset, update, new = matrix.split(hidden)
-        return torch.cat([update, reset, new])
-
-    weights = [g.floats(update_first(matrix).unsqueeze(0)) for matrix in (layer.weight_ih_l0, layer.weight_hh_l0)]
-    biases = torch.cat([update_first(bias) for bias in (layer.bias_ih_l0, layer.bias_hh_l0)]).unsqueeze(0)
-    series = g.Reshape(x, np.array([-1, 1, layer.input_size]))
-    y, state = g.GRU(series, *weights, biases, None, state, outputs=2, hidden_size=hidden, linear_before_reset=1)
-    return g.Reshape(y, np.array([1, -1, hidden])), state
+    nothing, unused = np.zeros((1, 1, 1), np.float32), np.zeros((1, 3 * hidden, 1), np.float32)
+    own = g.floats(_update_first(layer.weight_hh_l0).unsqueeze(0))
+    _, after = g.GRU(nothing, unused, own, said, None, state, outputs=2, hidden_size=hidden, linear_before_reset=1)
+    return after
 
 
-def gru_cell(g: Builder, from_input: Sequence[str], from_hidden: Sequence[str], hidden: str) -> str:
-    """One step of a GRU from what its input and its last state say to (reset and update, new): `[1, hidden]`."""
-    gates = g.Sigmoid(g.Add(from_input[0], from_hidden[0]))
-    reset, update = g.Split(gates, outputs=2, axis=-1, num_outputs=2)
-    new = g.Tanh(g.Add(from_input[1], g.Mul(reset, from_hidden[1])))
-    return g.Add(new, g.Mul(update, g.Sub(hidden, new)))
+def _update_first(gates: Tensor) -> Tensor:
+    """torch's order of gates (reset, update, new) as ONNX has it."""
+    reset, update, new = gates.chunk(3)
+    return torch.cat([update, reset, new])
 
 
 def recurrence(g: Builder, x: str, layer: Any, state: str) -> tuple[str, str]:
@@ -104,9 +117,12 @@ def recurrence(g: Builder, x: str, layer: Any, state: str) -> tuple[str, str]:
     flat = g.Reshape(linear(g, x, layer.weight_ih_l0, layer.bias_ih_l0), np.array([-1, 3 * hidden]))
     series = g.Split(flat, sizes, outputs=2, axis=-1)
 
-    def step(inner: Builder, before: str, *from_input: str) -> tuple[list[str], list[str]]:
-        own = linear(inner, before, layer.weight_hh_l0, layer.bias_hh_l0)
-        after = gru_cell(inner, from_input, inner.Split(own, sizes, outputs=2, axis=-1), before)
+    def step(inner: Builder, before: str, *said: str) -> tuple[list[str], list[str]]:
+        own = inner.Split(linear(inner, before, layer.weight_hh_l0, layer.bias_hh_l0), sizes, outputs=2, axis=-1)
+        gates = inner.Sigmoid(inner.Add(said[0], own[0]))
+        reset, update = inner.Split(gates, outputs=2, axis=-1, num_outputs=2)
+        new = inner.Tanh(inner.Add(said[1], inner.Mul(reset, own[1])))
+        after = inner.Add(new, inner.Mul(update, inner.Sub(before, new)))
         return [after], [inner.Identity(after)]
 
     kinds = [np.float32] * 3

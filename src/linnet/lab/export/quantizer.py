@@ -11,6 +11,7 @@ from onnx import TensorProto
 from torch import Tensor
 
 from linnet.lab.export.builder import Builder
+from linnet.lab.export.layers import gru_table
 from linnet.lab.quant.predictive import PredictiveQuantizer
 from linnet.lab.systems.codec import Codec
 
@@ -38,12 +39,13 @@ class Codebook:
         return g.Mul(g.Cast(numbers, to=TensorProto.FLOAT), self.scale) if self.eight_bit else g.value(numbers)
 
     def nearest(self, g: Builder, x: str) -> str:
-        """The entry nearest to `x` `[..., dim]` -> int32 or int64 `[...]`."""
+        """The entry nearest to `x` `[..., dim]` -> int32 `[...]`."""
         size = len(self.numbers)
         places = 1 << (size - 1).bit_length()
         highest = 128 * int(np.abs(self.numbers.astype(np.int64)).sum(1).max())
         if not self.eight_bit or 2 * highest * places > 2**31:
-            return g.ArgMax(g.Add(self._scores(g, x), self._offsets(-self.half_powers())), axis=-1, keepdims=0)
+            best = g.ArgMax(g.Add(self._scores(g, x), self._offsets(-self.half_powers())), axis=-1, keepdims=0)
+            return g.Cast(best, to=TensorProto.INT32)
         # The score above and the entry below in one number: ReduceMax is four times as fast as ArgMax.
         squares = g.Cast(self.numbers, to=TensorProto.INT32)
         powers = g.ReduceSum(g.Mul(squares, squares), np.array([1]), keepdims=0)
@@ -81,20 +83,16 @@ class Codebook:
         return 0.5 * np.square(self.numbers.astype(np.float32) * np.float32(self.scale)).sum(-1)
 
 
-class Memory:
-    """The predictor's recurrence over base entries. What an entry says to its gates is worked out when the graph is loaded.
+def memory_table(g: Builder, quantizer: PredictiveQuantizer, base: str, *, lost: bool = False) -> str:
+    """What each base entry says to the predictor's memory, for `gru_step`, worked out when the graph is loaded.
 
-    Its own weights stay exact: it runs on its own past for ever, and with 8 bits the decoder's output is 4 dB further off.
+    The memory's own weights stay exact: it runs on its own past for ever, and with 8 bits the decoder's output is 4 dB further
+    off.
     """
-
-    def __init__(self, g: Builder, quantizer: PredictiveQuantizer, base: str, *, lost: bool = False):
-        layer: Any = quantizer.memory
-        kinds = torch.nn.functional.pad(quantizer.kind.weight, (0, 0, 0, 1))
-        which = np.append(quantizer.entry_kind.numpy(), [len(kinds) - 1] * lost)
-        entries = g.Add(base, g.Gather(kinds, g.integers(which)))
-        said = g.Add(g.MatMul(entries, g.floats(layer.weight_ih_l0.T.contiguous())), layer.bias_ih_l0)
-        self.sizes = np.array([2 * layer.hidden_size, layer.hidden_size])
-        self.tables = g.Split(said, self.sizes, outputs=2, axis=-1)
+    kinds = torch.nn.functional.pad(quantizer.kind.weight, (0, 0, 0, 1))
+    which = np.append(quantizer.entry_kind.numpy(), [len(kinds) - 1] * lost)
+    entries = g.Add(base, g.Gather(kinds, g.integers(which)))
+    return gru_table(g, entries, len(which), quantizer.memory)
 
 
 @dataclass(frozen=True)
@@ -105,6 +103,11 @@ class PitchCoder:
     sent: np.ndarray  # 1 + the pitch as sent
     kind: np.ndarray  # the class of frame
     first: np.ndarray  # the base index, less the entry
+
+    @property
+    def before(self) -> np.ndarray:
+        """1 + the pitch step of the frame before."""
+        return np.repeat(np.arange(self.n), self.n)
 
     @classmethod
     def of(cls, quantizer: PredictiveQuantizer) -> PitchCoder:
@@ -126,6 +129,11 @@ class PitchDecoder:
     symbol: np.ndarray
     pitch: np.ndarray  # 1 + the pitch step
 
+    @property
+    def before(self) -> np.ndarray:
+        """1 + the pitch step of the frame before."""
+        return np.repeat(np.arange(len(self.pitch) // self.n), self.n)
+
     @classmethod
     def of(cls, quantizer: PredictiveQuantizer) -> PitchDecoder:
         index = torch.tensor([*range(quantizer.index.size), -1])
@@ -134,26 +142,35 @@ class PitchDecoder:
         return cls(pitch.shape[1], symbol.reshape(-1), pitch.flatten())
 
 
-def steady(g: Builder, place: str, pitch: str, n: int) -> str:
-    """1 where a frame is voiced or unvoiced as the one before, else 0, float `[frames, 1]`.
+def steady(g: Builder, before: np.ndarray, pitch: np.ndarray, place: str) -> str:
+    """1 where a frame is voiced or unvoiced as the one before, else 0, float `[frames, 1]`, from the place in a table whose
+    rows are 1 + the pitch step `before`, and 1 + the pitch step."""
+    same = ((before > 0) == (pitch > 0)).astype(np.int8)
+    return g.Gather(g.Cast(same[:, None], to=TensorProto.FLOAT), place)
 
-    From a place in a table of pitches, whose quotient by `n` is 1 + the pitch step before, and 1 + the pitch step.
+
+def advances(codec: Codec, before: np.ndarray, pitch: np.ndarray) -> np.ndarray:
+    """How far the source's phase goes from a frame's middle to the next one's, in 2^-32 cycles.
+
+    Half a hop at the pitch `before` and half a hop at this one, or all of it where there was none before; each is 1 + the
+    pitch step. An unvoiced frame's phase runs on at the lowest pitch.
     """
-    same = g.Equal(g.GreaterOrEqual(place, np.array(n)), g.Greater(pitch, np.array(0)))
-    return g.Unsqueeze(g.Cast(same, to=TensorProto.FLOAT), np.array([1]))
+    increments = codec.decoder.reference.increments.numpy()
+    current = np.concatenate([increments[:1], increments])
+    return codec.config.hop // 2 * (current[np.where(before > 0, before, pitch)] + current[pitch])
 
 
 def reference(
-    g: Builder, codec: Codec, phase: str, pitch: str, bins: np.ndarray, sign: np.ndarray, middle: int
-) -> tuple[str, str]:  # fmt: skip
-    """The lab's `reference_rotation` of some bins, cosine and sine `[frames, bins]`, its angle times `sign`.
+    g: Builder, codec: Codec, phase: str, pitch: str, bins: np.ndarray, sign: np.ndarray, quarters: np.ndarray, middle: int
+) -> str:  # fmt: skip
+    """Sines of the lab's `reference_rotation` of some bins, its angle times `sign` and turned on by so many `quarters` of a
+    cycle (a quarter makes it the cosine): `[frames, *shape]`, the shape that the three have together.
 
-    From the source's phase `[frames, 1]` and 1 + the pitch step `[frames]`; `middle` is the window's, in samples.
+    From the source's phase `[frames, 1...]` and 1 + the pitch step `[frames]`; `middle` is the window's, in samples.
     """
     own: Any = codec.decoder.reference
-    sign = sign.astype(np.int64)
+    bins, sign, quarters = np.broadcast_arrays(bins, sign.astype(np.int64), quarters)
     turns = g.Gather(g.integers(own.numbers.numpy()[:, bins] * sign), pitch)
-    offset = sign * (bins * middle % own.n_fft) * ((1 << 32) // own.n_fft)
-    angle = g.Mod(g.Sub(g.Mul(turns, phase), offset), np.array(1 << 32))
-    radians = g.Mul(g.Cast(angle, to=TensorProto.FLOAT), 2 * np.pi / (1 << 32))
-    return g.Cos(radians), g.Sin(radians)
+    offset = quarters * (1 << 30) - sign * (bins * middle % own.n_fft) * ((1 << 32) // own.n_fft)
+    angle = g.Mod(g.Add(g.Mul(turns, phase), offset), np.array(1 << 32))
+    return g.Sin(g.Mul(g.Cast(angle, to=TensorProto.FLOAT), 2 * np.pi / (1 << 32)))
