@@ -10,13 +10,14 @@ import json
 import math
 import tomllib
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from linnet.bits import EntropyCoder, Layout, LinnetError, Tables
+from linnet.bits import EntropyCoder, Layout, LayoutError, LinnetError, Tables
 
 _SHIPPED = Path(__file__).parent / "models"
 _GRAPHS = ("encoder", "decoder")
@@ -190,7 +191,7 @@ def _opener(model: str | Path) -> Callable[[str], bytes]:
                 return (path / name).read_bytes()
             with zipfile.ZipFile(path) as archive:
                 return archive.read(name)
-        except (FileNotFoundError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise BundleError(f"{path} is not a bundle, or an incomplete one: it has no readable {name}") from error
 
     return read
@@ -201,7 +202,7 @@ def _parse_card(data: bytes, where: str) -> Card:
         table = tomllib.loads(data.decode("utf-8"))
         if table.get("format") != 1:
             raise BundleError(f"{where}: its card has format {table.get('format')!r}; this version of linnet reads format 1")
-        return Card(
+        card = Card(
             name=str(table["name"]),
             system=str(table["system"]),
             sample_rate=int(table["sample_rate"]),
@@ -214,7 +215,14 @@ def _parse_card(data: bytes, where: str) -> Card:
             results=table.get("results", {}),
             entropy={**table["entropy"], "sha256": str(table["entropy"]["sha256"])} if "entropy" in table else {},
         )
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+        if card.delay < 0:
+            raise ValueError(f"a delay of {card.delay} samples is below 0")
+        # A layout that cannot be, or digests that are none, are found here and not in the middle of the work.
+        _ = card.layouts
+        return card
+    except KeyError as error:
+        raise BundleError(f"{where}: its card.toml cannot be read: it has no {error}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, LayoutError, TypeError, ValueError) as error:
         raise BundleError(f"{where}: its card.toml cannot be read ({error})") from error
 
 
