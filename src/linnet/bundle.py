@@ -151,12 +151,18 @@ def write_bundle(folder: Path, encoder: bytes, decoder: bytes, card: Mapping[str
 
 def add_tables(model: str | Path, tables: bytes, about: Mapping[str, Any]) -> None:
     """Put tables for entropy coding into a bundle's folder, in place of any that are there; `about` goes into the card."""
-    path = _folder(model)
-    if not path.is_dir():
-        raise BundleError(f"{path} is a zip: unpack it first, to put tables into it")
+    path = folder_for_tables(model)
     read = _opener(path)
     encoder, decoder = (read(f"{graph}.onnx") for graph in _GRAPHS)
     write_bundle(path, encoder, decoder, {**tomllib.loads(read("card.toml").decode()), "entropy": about}, tables)
+
+
+def folder_for_tables(model: str | Path) -> Path:
+    """The folder of a bundle, into which tables can be put; BundleError if it is a zip."""
+    path = _place(model)
+    if not path.is_dir():
+        raise BundleError(f"{path} is a zip: unpack it first, to put tables into it")
+    return path
 
 
 def _described(name: str, data: bytes) -> dict[str, str]:
@@ -167,7 +173,7 @@ def _identity(digests: Iterable[str]) -> bytes:
     return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).digest()[:4]
 
 
-def _folder(model: str | Path) -> Path:
+def _place(model: str | Path) -> Path:
     """Where a shipped model or a bundle is: a folder or a zip."""
     path = Path(model)
     if not path.exists() and str(model) in list_models():
@@ -183,7 +189,7 @@ def _folder(model: str | Path) -> Path:
 
 def _opener(model: str | Path) -> Callable[[str], bytes]:
     """A function that reads one file of the bundle."""
-    path = _folder(model)
+    path = _place(model)
 
     def read(name: str) -> bytes:
         try:
