@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import linnet
 from linnet import bundle
 from linnet.bits.fit import fit_tables
 from linnet.bundle import BundleError
@@ -91,6 +92,26 @@ def test_a_strange_card_is_refused(tmp_path, text, message):
     (folder / "card.toml").write_text(text)
     with pytest.raises(BundleError, match=message):
         bundle.load(folder)
+
+
+@pytest.mark.parametrize(("key", "value"), [("hop", 0), ("sample_rate", 0), ("delay", -1), ("columns", 3)])
+def test_a_card_that_cannot_be_is_refused(tmp_path, key, value):
+    folder = copy(tmp_path)
+    card = tomllib.loads((folder / "card.toml").read_text())
+    (folder / "card.toml").write_text(bundle.to_toml({**card, key: value}))
+    with pytest.raises(BundleError, match="cannot be read"):
+        bundle.read_card(folder)
+
+
+def test_a_graph_that_is_none_is_refused(tmp_path):
+    source = bundle.load("clear")
+    card = tomllib.loads((CLEAR / "card.toml").read_text())
+    bundle.write_bundle(tmp_path / "garbage", b"garbage", source.decoder, card)
+    with pytest.raises(BundleError, match="cannot be loaded"):
+        linnet.load(tmp_path / "garbage")
+    bundle.write_bundle(tmp_path / "other", source.decoder, source.decoder, card)
+    with pytest.raises(BundleError, match="does not run"):
+        linnet.load(tmp_path / "other").encode_codes(np.zeros(4000), 16000)
 
 
 def test_what_is_no_bundle_is_refused(tmp_path):

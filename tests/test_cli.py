@@ -1,4 +1,5 @@
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -205,8 +206,11 @@ def bad(tmp_path, recording):
     data = bytearray((tmp_path / "good.lnt").read_bytes())
     data[300] ^= 0x40
     (tmp_path / "damaged.lnt").write_bytes(data)
-    data = bytearray((tmp_path / "good.lnt").read_bytes())
     (tmp_path / "text.lnt").write_text("not bits")
+    soundfile.write(tmp_path / "cut.flac", np.random.default_rng(0).uniform(-1, 1, 16000), 16000)
+    (tmp_path / "cut.flac").write_bytes((tmp_path / "cut.flac").read_bytes()[:9000])
+    (tmp_path / "speech").mkdir()
+    shutil.copy(tmp_path / "text.wav", tmp_path / "speech")
     return tmp_path
 
 
@@ -218,7 +222,9 @@ def bad(tmp_path, recording):
         (("encode", "empty.wav", "o.lnt"), "not audio"),
         (("encode", "text.wav", "o.lnt"), "not audio"),
         (("encode", "nothing.wav", "o.lnt"), "no audio"),
-        (("encode", "nan.wav", "o.lnt"), "finite"),
+        (("encode", "nan.wav", "o.lnt"), "nan.wav: audio holds samples that are not finite"),
+        (("encode", "cut.flac", "o.lnt"), "cut.flac is damaged"),
+        (("encode", "text.wav", "/proc/o.lnt"), "/proc/o.lnt cannot be written"),
         (("encode", "good.lnt", "o.lnt"), "not audio"),
         (("encode", "text.wav", "nowhere/o.lnt"), "nowhere"),
         (("encode", "text.wav", "o.lnt", "--kbps", "0.3"), ""),
@@ -227,6 +233,14 @@ def bad(tmp_path, recording):
         (("decode", "text.lnt", "o.wav"), "not a .lnt file"),
         (("decode", "missing.lnt", "o.wav"), "No such file"),
         (("decode", "good.lnt", "o.xyz"), ".xyz is not a format"),
+        (("decode", "good.lnt", "o.raw"), ".raw is not a format"),
+        (("live", "nothing.wav", "o.wav"), "nothing.wav holds no audio"),
+        (("live", "cut.flac", "o.wav"), "cut.flac is damaged"),
+        (("live", "nan.wav", "nan.wav"), "both the input and the output"),
+        (("send", "nothing.wav", "127.0.0.1:5004"), "nothing.wav holds no audio"),
+        (("tables", "clear", "--corpus", "speech", "--split", "x"), "text.wav is not audio"),
+        (("budget", "clear", "--html", "nowhere/o.html"), "nowhere"),
+        (("ratings", "nan.wav"), "nan.wav is no table"),
         (("decode", "good.lnt", "good.lnt"), "both the input and the output"),
         (("thin", "damaged.lnt", "o.lnt", "--kbps", "1"), "damaged"),
         (("info", "missing.lnt"), "No such file"),
@@ -239,6 +253,26 @@ def test_bad_input_is_one_line_and_leaves_nothing(bad, monkeypatch, arguments, m
     before = {path: path.stat().st_mtime_ns for path in bad.iterdir()}
     assert message in complaint(run(*arguments))
     assert {path: path.stat().st_mtime_ns for path in bad.iterdir()} == before
+
+
+def test_a_cut_file_is_not_said_to_be_small(recording, tmp_path):
+    assert run("encode", recording, tmp_path / "o.lnt", "--kbps", 1).returncode == 0
+    (tmp_path / "cut.lnt").write_bytes((tmp_path / "o.lnt").read_bytes()[:100])
+    told = run("info", tmp_path / "cut.lnt").stdout
+    assert b"cut short" in told
+    assert b"smaller" not in told
+
+
+def test_a_named_pipe_is_written_to_and_not_replaced(recording, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link.lnt").symlink_to("real.lnt")
+    with subprocess.Popen([*LINNET, "encode", recording, tmp_path / "pipe"]) as encoding:
+        piped = (tmp_path / "pipe").read_bytes()
+    assert encoding.returncode == 0
+    assert (tmp_path / "pipe").is_fifo()
+    assert run("encode", recording, tmp_path / "link.lnt").returncode == 0
+    assert (tmp_path / "link.lnt").is_symlink()
+    assert (tmp_path / "real.lnt").read_bytes() == piped
 
 
 def test_torch_stays_out():

@@ -1,4 +1,4 @@
-"""Linnet: a neural speech codec for 1 to 6 kbit/s that also cleans what it carries.
+"""Linnet: a neural speech codec for 1 to 6 kbit/s.
 
 codec = linnet.load("clear")
 packets = codec.encode(samples, sample_rate, kbps=1)

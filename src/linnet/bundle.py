@@ -10,13 +10,14 @@ import json
 import math
 import tomllib
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from linnet.bits import EntropyCoder, Layout, LinnetError, Tables
+from linnet.bits import EntropyCoder, Layout, LayoutError, LinnetError, Tables
 
 _SHIPPED = Path(__file__).parent / "models"
 _GRAPHS = ("encoder", "decoder")
@@ -150,12 +151,18 @@ def write_bundle(folder: Path, encoder: bytes, decoder: bytes, card: Mapping[str
 
 def add_tables(model: str | Path, tables: bytes, about: Mapping[str, Any]) -> None:
     """Put tables for entropy coding into a bundle's folder, in place of any that are there; `about` goes into the card."""
-    path = _folder(model)
-    if not path.is_dir():
-        raise BundleError(f"{path} is a zip: unpack it first, to put tables into it")
+    path = folder_for_tables(model)
     read = _opener(path)
     encoder, decoder = (read(f"{graph}.onnx") for graph in _GRAPHS)
     write_bundle(path, encoder, decoder, {**tomllib.loads(read("card.toml").decode()), "entropy": about}, tables)
+
+
+def folder_for_tables(model: str | Path) -> Path:
+    """The folder of a bundle, into which tables can be put; BundleError if it is a zip."""
+    path = _place(model)
+    if not path.is_dir():
+        raise BundleError(f"{path} is a zip: unpack it first, to put tables into it")
+    return path
 
 
 def _described(name: str, data: bytes) -> dict[str, str]:
@@ -166,7 +173,7 @@ def _identity(digests: Iterable[str]) -> bytes:
     return hashlib.sha256(b"".join(map(bytes.fromhex, digests))).digest()[:4]
 
 
-def _folder(model: str | Path) -> Path:
+def _place(model: str | Path) -> Path:
     """Where a shipped model or a bundle is: a folder or a zip."""
     path = Path(model)
     if not path.exists() and str(model) in list_models():
@@ -182,7 +189,7 @@ def _folder(model: str | Path) -> Path:
 
 def _opener(model: str | Path) -> Callable[[str], bytes]:
     """A function that reads one file of the bundle."""
-    path = _folder(model)
+    path = _place(model)
 
     def read(name: str) -> bytes:
         try:
@@ -190,7 +197,7 @@ def _opener(model: str | Path) -> Callable[[str], bytes]:
                 return (path / name).read_bytes()
             with zipfile.ZipFile(path) as archive:
                 return archive.read(name)
-        except (FileNotFoundError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise BundleError(f"{path} is not a bundle, or an incomplete one: it has no readable {name}") from error
 
     return read
@@ -201,7 +208,7 @@ def _parse_card(data: bytes, where: str) -> Card:
         table = tomllib.loads(data.decode("utf-8"))
         if table.get("format") != 1:
             raise BundleError(f"{where}: its card has format {table.get('format')!r}; this version of linnet reads format 1")
-        return Card(
+        card = Card(
             name=str(table["name"]),
             system=str(table["system"]),
             sample_rate=int(table["sample_rate"]),
@@ -214,7 +221,14 @@ def _parse_card(data: bytes, where: str) -> Card:
             results=table.get("results", {}),
             entropy={**table["entropy"], "sha256": str(table["entropy"]["sha256"])} if "entropy" in table else {},
         )
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+        if card.delay < 0:
+            raise ValueError(f"a delay of {card.delay} samples is below 0")
+        # A layout that cannot be, or digests that are none, are found here and not in the middle of the work.
+        _ = card.layouts
+        return card
+    except KeyError as error:
+        raise BundleError(f"{where}: its card.toml cannot be read: it has no {error}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, LayoutError, TypeError, ValueError) as error:
         raise BundleError(f"{where}: its card.toml cannot be read ({error})") from error
 
 

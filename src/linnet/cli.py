@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib
 import io
 import os
-import re
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -16,6 +14,7 @@ import click
 
 import linnet
 from linnet.bits import LinnetError, read_header, thin
+from linnet.options import copies_options, kbps_option, loss_options, model_option, progress, refuse_same, say
 
 if TYPE_CHECKING:
     from linnet.bits import Layout
@@ -66,83 +65,56 @@ class Commands(click.Group):
             formatter.write_dl(sorted(rows.items()))
 
 
-class Duration(click.ParamType):
-    """A time with its unit, "60ms" or "0.06s", as milliseconds."""
-
-    name = "time"
-
-    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        found = re.fullmatch(r"(\d+|\d*\.\d+)(ms|s)", value.strip())
-        milliseconds = float(found[1]) * (1000 if found[2] == "s" else 1) if found else 0.0
-        if milliseconds <= 0:
-            self.fail(f"{value!r} is no length of time: write it like 60ms or 0.06s", param, ctx)
-        return milliseconds
-
-
-DURATION = Duration()
-
-
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(linnet.__version__, prog_name="linnet")
 def cli() -> None:
     """A neural speech codec for 1 to 6 kbit/s. '-' is standard input or output, for audio and for bits."""
 
 
-_kbps = click.option("--kbps", type=click.FloatRange(min=0, min_open=True), help="The rate, 1 to 6 for 'clear' [all layers].")
-_model = click.option("--model", default="clear", show_default=True, help="A shipped model's name or a bundle's path.")
-
-
 @cli.command()
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT.lnt")
-@_kbps
-@_model
+@kbps_option
+@model_option
 @click.option("--entropy/--no-entropy", default=True, help="Entropy-code, where the file gets smaller [on].")
 def encode(source: str, target: str, kbps: float | None, model: str, entropy: bool) -> None:
     """Encode a recording."""
     from linnet import files
 
     codec = linnet.load(model)
-    _refuse_same(source, target)
+    refuse_same(source, target)
     with files.open_output(target) as out:
-        done = files.encode_file(codec, source, out, kbps, _progress, entropy)
+        done = files.encode_file(codec, source, out, kbps, progress, entropy)
     if done.channels > 1:
-        _say(f"mixed {done.channels} channels to one")
+        say(f"mixed {done.channels} channels to one")
 
 
 @cli.command()
 @click.argument("source", metavar="IN.lnt")
 @click.argument("target", metavar="OUT")
-@_kbps
-@_model
+@kbps_option
+@model_option
 @click.option("--rate", type=click.IntRange(8000, 192000), help="Sample rate of OUT [the original recording's].")
 def decode(source: str, target: str, kbps: float | None, model: str, rate: int | None) -> None:
     """Decode a .lnt file; --kbps uses only the first layers."""
     from linnet import files
 
     codec = linnet.load(model)
-    _refuse_same(source, target)
+    refuse_same(source, target)
     with files.open_input(source) as file:
-        done = files.decode_file(codec, file, target, kbps, rate, _progress)
+        done = files.decode_file(codec, file, target, kbps, rate, progress)
     if done.truncated:
-        _say(f"{source} was cut short; decoded to the cut")
+        say(f"{source} was cut short; decoded to the cut")
 
 
 @cli.command()
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
-@_kbps
-@_model
-@click.option("--loss", type=click.FloatRange(0, 1), default=0.0, help="Lose this share of the packets.")
-@click.option("--burst", "burst_ms", type=DURATION, metavar="TIME", help="Mean length of losses in a row, like 60ms [chance].")
+@kbps_option
+@model_option
+@loss_options
 @click.option("--trace", type=click.Path(), help="Lose what this file says: a 0 or 1 a packet, 1 for lost.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Which packets are lost.")
-@click.option("--redundancy", "copies", type=click.IntRange(0, 16), default=0, help="Copies of each frame's first layer.")
-@click.option(
-    "--spacing", "spacing_ms", type=DURATION, default="60ms", show_default=True, metavar="TIME", help="Between copies."
-)
+@copies_options
 def roundtrip(
     source: str,
     target: str,
@@ -165,41 +137,41 @@ def roundtrip(
     from linnet.runtime.loss import loss_model
 
     codec = linnet.load(model)
-    _refuse_same(source, target)
+    refuse_same(source, target)
     frame_ms = 1000 * codec.card.hop / codec.card.sample_rate
     redundancy = Redundancy.spaced(copies, max(1, round(spacing_ms / frame_ms)))
     losses = loss_model(loss, None if burst_ms is None else burst_ms / frame_ms, trace, seed)
     channel = LossyChannel(codec.layout, codec.layers(kbps, redundancy), redundancy, losses)
     bits = io.BytesIO()
     start = time.perf_counter()
-    encoded = files.encode_file(codec, source, bits, codec.layout.kbps(channel.n_layers), _progress)
+    encoded = files.encode_file(codec, source, bits, codec.layout.kbps(channel.n_layers), progress)
     bits.seek(0)
-    decoded = files.decode_file(codec, bits, target, None, None, _progress, channel)
+    decoded = files.decode_file(codec, bits, target, None, None, progress, channel)
     spent = time.perf_counter() - start
     seconds = encoded.samples / encoded.sample_rate
     size = bits.getbuffer().nbytes
-    say = click.echo if target != files.PIPE else _say
+    tell = click.echo if target != files.PIPE else say
     mixed = f", {encoded.channels} channels mixed to one" if encoded.channels > 1 else ""
     saved = f" ({encoded.plain_bytes} without entropy coding)" if size < encoded.plain_bytes else ""
-    say(f"{source}: {seconds:.2f} s at {encoded.sample_rate} Hz{mixed}")
-    say(
+    tell(f"{source}: {seconds:.2f} s at {encoded.sample_rate} Hz{mixed}")
+    tell(
         f"{codec.card.name}: {size} bytes{saved}, {codec.layout.kbps(encoded.n_layers):g} kbit/s on the wire, "
         f"latency {codec.card.latency_ms:g} ms, encoded and decoded {seconds / spent:.0f} x faster than real time"
     )
     if copies:
-        say(
+        tell(
             f"redundancy: {copies} cop{'y' if copies == 1 else 'ies'} of each frame's first layer, "
             f"{' and '.join(f'{offset * frame_ms:g}' for offset in redundancy.offsets)} ms later; "
             f"{channel.kbps:g} kbit/s in total, latency {codec.card.latency_ms + redundancy.depth * frame_ms:g} ms"
         )
     if channel.lost:
-        say(
+        tell(
             f"loss: {channel.lost} of {channel.packets} packets ({100 * channel.lost / channel.packets:.1f} %), "
             f"{channel.mean_burst * frame_ms:.0f} ms in a row in the mean; "
             f"{channel.lost - channel.concealed} frames recovered from copies, {channel.concealed} concealed "
             f"({100 * channel.concealed / channel.packets:.1f} %)"
         )
-    say(f"{target}: {decoded.samples} samples at {decoded.sample_rate} Hz")
+    tell(f"{target}: {decoded.samples} samples at {decoded.sample_rate} Hz")
 
 
 @cli.command(name="thin")
@@ -211,7 +183,7 @@ def thin_file(source: str, target: str, kbps: float, model: str | None) -> None:
     """Drop layers without decoding."""
     from linnet import files
 
-    _refuse_same(source, target)
+    refuse_same(source, target)
     layouts = _layouts(model)
     with files.open_input(source) as file:
         head = file.read(14)
@@ -221,7 +193,7 @@ def thin_file(source: str, target: str, kbps: float, model: str | None) -> None:
         with files.open_output(target) as out:
             done = thin(cast("BinaryIO", files.Rejoined(head, file)), out, n_layers, layouts)
     if done.truncated:
-        _say(f"{source} was cut short; copied to the cut")
+        say(f"{source} was cut short; copied to the cut")
 
 
 @cli.command()
@@ -250,9 +222,11 @@ def info(path: str) -> None:
         frames = reader.frames or 0
         seconds = frames * card.hop / card.sample_rate
         state = ", cut short" if reader.truncated else ""
-        if header.version == CODED:
+        if header.version == CODED and reader.truncated:
+            state = f", entropy-coded{state}"
+        elif header.version == CODED:
             saved = 1 - file.seek(0, os.SEEK_END) / Geometry(header, card.layout).file_bytes(frames)
-            state = f", entropy-coded, {100 * saved:.1f} % smaller than without{state}"
+            state = f", entropy-coded, {100 * saved:.1f} % smaller than without"
         click.echo(
             f"{path}: model {card.name}, {card.layout.kbps(header.n_layers):g} kbit/s in {header.n_layers} layers, "
             f"{seconds:.2f} s, {header.sample_rate} Hz{state}"
@@ -267,7 +241,7 @@ def tables(model: str, corpus: Path, split: str) -> None:
     """Fit the tables for entropy coding of the bundle MODEL, a name or a folder, and put them into it."""
     from linnet.tables import fit_bundle
 
-    size, hours = fit_bundle(model, corpus, split, _progress)
+    size, hours = fit_bundle(model, corpus, split, progress)
     click.echo(f"{model}: {size} bytes of tables, fitted to {hours:.2f} h of {split}")
 
 
@@ -287,7 +261,7 @@ def _print_card(card: object) -> None:
 
     from linnet.bundle import to_toml
 
-    table = {key: value for key, value in dataclasses.asdict(card).items() if value}  # type: ignore[call-overload]
+    table = {key: value for key, value in dataclasses.asdict(card).items() if value not in ({}, ())}  # type: ignore[call-overload]
     click.echo(to_toml(table), nl=False)
 
 
@@ -296,24 +270,6 @@ def _layouts(model: str | None) -> dict[bytes, Layout]:
 
     cards = [bundle.read_card(name) for name in ([model] if model else bundle.list_models())]
     return {identity: layout for card in cards for identity, layout in card.layouts.items()}
-
-
-def _refuse_same(source: str, target: str) -> None:
-    if source != "-" and Path(source).exists() and Path(target).exists() and Path(source).samefile(target):
-        raise LinnetError(f"{source} is both the input and the output; name another output")
-
-
-def _progress(items: Iterable, total: int | None) -> Iterable:
-    """A progress bar on a terminal, nothing in a pipe or for work of a moment."""
-    if not sys.stderr.isatty() or total is None or total < 12:
-        yield from items
-        return
-    with click.progressbar(items, length=total, file=sys.stderr) as bar:
-        yield from bar
-
-
-def _say(text: str) -> None:
-    click.echo(f"linnet: {text}", err=True)
 
 
 def main() -> None:
@@ -329,11 +285,11 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     except click.ClickException as error:
-        _say(error.format_message())
+        say(error.format_message())
         sys.exit(2)
     except OSError as error:
-        _say(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error))
+        say(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error))
         sys.exit(2)
     except (LinnetError, ValueError) as error:
-        _say(" ".join(str(error).split()))
+        say(" ".join(str(error).split()))
         sys.exit(2)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
 import struct
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +14,11 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from linnet.bits import Geometry, Header, LinnetError, Reader, Writer, keep_layers
-from linnet.runtime.audio import Samples, to_mono
+from linnet.bits import Geometry, Header, Reader, Writer, keep_layers
+from linnet.runtime.audio import AudioError, Samples, to_mono
 from linnet.runtime.channel import LossyChannel
 from linnet.runtime.codec import Codec, CodeDecoder, CodeEncoder
+from linnet.writing import FileError, replacing
 
 PIPE = "-"
 _BLOCK_SECONDS = 5
@@ -41,10 +40,6 @@ class Rejoined(io.RawIOBase):
             return head + self.rest.read()
         head, self.head = self.head[:size], self.head[size:]
         return head + (self.rest.read(size - len(head)) if len(head) < size else b"")
-
-
-class FileError(LinnetError):
-    """A file that cannot be read or written as what it should be."""
 
 
 @dataclass(frozen=True)
@@ -92,34 +87,12 @@ def open_output(path: str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def replacing(path: str) -> Iterator[Path]:
-    """A new path beside `path` that takes its place if the block ends without an error, and is removed otherwise."""
-    target = Path(path)
-    if target.is_dir():
-        raise FileError(f"{path} is a folder; name a file to write")
-    if not target.parent.is_dir():
-        raise FileError(f"{path}: the folder {target.parent} does not exist")
-    handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
-    os.close(handle)
-    partial = Path(name)
-    try:
-        # A temporary file is private; the finished one gets what an ordinary new file would get.
-        mask = os.umask(0)
-        os.umask(mask)
-        partial.chmod(0o666 & ~mask)
-        yield partial
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
 def open_audio(path: str) -> Iterator[soundfile.SoundFile]:
     """A recording for reading, or one on standard input for '-'."""
     if path != PIPE and not Path(path).exists():
         raise FileError(f"{path} does not exist")
     if path != PIPE and Path(path).is_dir():
-        raise FileError(f"{path} is a folder; name a recording")
+        raise FileError(f"{path or repr(path)} is a folder; name a recording")
     try:
         file = soundfile.SoundFile(sys.stdin.fileno() if path == PIPE else path, closefd=path != PIPE)
     except soundfile.LibsndfileError as error:
@@ -127,6 +100,26 @@ def open_audio(path: str) -> Iterator[soundfile.SoundFile]:
         raise FileError(f"{name} is not audio that can be read ({error.error_string.rstrip('.')})") from error
     with file:
         yield file
+
+
+def name_of(audio: soundfile.SoundFile) -> str:
+    """A recording as messages call it."""
+    return audio.name if isinstance(audio.name, str) else "standard input"
+
+
+def read_mono(audio: soundfile.SoundFile, count: int = -1) -> Samples:
+    """The next `count` samples of a recording, or all that are left, its channels mixed: float32 `[samples]`.
+
+    Raises:
+        FileError: if the recording is damaged there, or holds samples that cannot be coded.
+    """
+    name = name_of(audio)
+    try:
+        return to_mono(audio.read(count, dtype="float32", always_2d=True))
+    except soundfile.LibsndfileError as error:
+        raise FileError(f"{name} is damaged or cut short ({error.error_string.rstrip('.')})") from error
+    except AudioError as error:
+        raise FileError(f"{name}: {error}") from error
 
 
 def encode_file(
@@ -146,10 +139,10 @@ def encode_file(
         block = _BLOCK_SECONDS * rate
         expected = -(-audio.frames // block) if 0 < audio.frames < 1 << 40 else None
         for samples in progress(_read_blocks(audio, block), expected):
-            writer.write(stream.push(to_mono(samples)))
+            writer.write(stream.push(samples))
             count += len(samples)
         if count == 0:
-            raise FileError(f"{source} holds no audio")
+            raise FileError(f"{name_of(audio)} holds no audio")
         writer.write(stream.flush())
         writer.samples = count
         writer.close()
@@ -157,8 +150,8 @@ def encode_file(
         return Encoded(count, channels, rate, writer.frames, n_layers, plain_bytes)
 
 
-def _read_blocks(audio: soundfile.SoundFile, block: int) -> Iterator[np.ndarray]:
-    while len(samples := audio.read(block, dtype="float32", always_2d=True)):
+def _read_blocks(audio: soundfile.SoundFile, block: int) -> Iterator[Samples]:
+    while len(samples := read_mono(audio, block)):
         yield samples
 
 
@@ -226,9 +219,9 @@ def audio_writer(target: str, rate: int) -> Iterator[Callable[[Samples], None]]:
         sys.stdout.buffer.flush()
         return
     ending = Path(target).suffix.lstrip(".").upper()
-    formats = soundfile.available_formats()
     kind = {"OGA": "OGG", "OPUS": "OGG", "AIF": "AIFF"}.get(ending, ending)
-    if kind not in formats:
+    # Of a headerless file (.raw) nobody could tell what it holds.
+    if kind not in soundfile.available_formats() or soundfile.default_subtype(kind) is None:
         raise FileError(f"{target}: .{ending.lower()} is not a format that can be written; use .wav, .flac, .ogg or .mp3")
     with replacing(target) as partial:
         subtype = "OPUS" if ending == "OPUS" else None

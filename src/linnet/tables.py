@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import soundfile
-
+from linnet.bits import Codes
 from linnet.bits.fit import fit_tables
-from linnet.bundle import add_tables
+from linnet.bundle import add_tables, folder_for_tables
 from linnet.evaluate.sets import find_files
-from linnet.files import Progress
+from linnet.files import Progress, open_audio, read_mono
 from linnet.runtime.codec import Codec
+from linnet.writing import FileError
 
 
 def fit_bundle(model: str, corpus: Path, split: str, progress: Progress) -> tuple[int, float]:
@@ -22,11 +22,21 @@ def fit_bundle(model: str, corpus: Path, split: str, progress: Progress) -> tupl
     Raises:
         SetError: if there is no such speech.
         BundleError: if the bundle cannot be read, or is a zip.
+        FileError: if a recording is empty, damaged or no audio.
     """
+    folder_for_tables(model)  # which is told before the work, not after it
     codec = Codec.open(model)
     files = find_files(corpus, split)
-    recordings = [codec.encode_codes(*soundfile.read(path, dtype="float32")) for path in progress(files, len(files))]
+    recordings = [_codes(codec, path) for path in progress(files, len(files))]
     hours = sum(map(len, recordings)) / codec.layout.frame_rate / 3600
     tables = fit_tables(recordings, codec.layout).to_bytes()
     add_tables(model, tables, {"split": split, "hours": round(hours, 2)})
     return len(tables), hours
+
+
+def _codes(codec: Codec, path: Path) -> Codes:
+    with open_audio(str(path)) as audio:
+        samples = read_mono(audio)
+        if len(samples) == 0:
+            raise FileError(f"{path} holds no audio")
+        return codec.encode_codes(samples, audio.samplerate)

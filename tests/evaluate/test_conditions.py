@@ -249,3 +249,16 @@ def test_the_commands(corpus: Path, tmp_path: Path) -> None:
     as_input = call(cli.compare, str(out), *engine, "--against", "input", "--out", str(tmp_path / "three"))
     (row,) = (line.split() for line in as_input.splitlines() if line.startswith("shaped@5 "))
     assert float(row[5]) > 60
+
+
+def test_a_corpus_is_not_spoilt(corpus: Path, tmp_path: Path) -> None:
+    before = (corpus / "manifest.csv").read_bytes()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "manifest.csv").write_bytes(before)
+    for out in (corpus, other):
+        with pytest.raises(SetError, match="name another folder"):
+            make_set(Source(corpus, "test", 0), [parse_condition("clean")], out)
+        assert (out / "manifest.csv").read_bytes() == before
+    with pytest.raises(ConditionError, match="no condition is named"):
+        parse_conditions([" , "])

@@ -147,7 +147,8 @@ def test_what_is_half_written_is_made_again(gain: Gain, tmp_path: Path) -> None:
     next((tmp_path / "store").rglob("*.flac")).unlink()
     run(tmp_path, gain, [SPEECH])
     assert gain.count == 3
-    assert not list((tmp_path / "store").rglob("*.part"))
+    assert {path.suffix for path in (tmp_path / "store").rglob("*.*")} == {".flac", ".json"}
+    assert not list((tmp_path / "store").rglob(".*"))
 
 
 def test_what_lies_elsewhere_stays_out_of_the_mean(gain: Gain, tmp_path: Path) -> None:
@@ -246,7 +247,7 @@ def test_eval(offered: Gain, folder: Path, tmp_path: Path, monkeypatch: pytest.M
     assert written["summaries"][0]["means"]["log_mel"]["files"] == 2
     assert f"Made by `{written['command']}`." in page.read_text()
     assert "| codec | kbit/s | kHz | log_mel, dB | si_sdr, dB |" in page.read_text()
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_compare(offered: Gain, folder: Path, tmp_path: Path) -> None:
@@ -272,10 +273,12 @@ def test_compare(offered: Gain, folder: Path, tmp_path: Path) -> None:
     ("changed", "said"),
     [
         (["--kbps", "one"], "--kbps 'one'"),
+        (["--kbps", "nan"], "--kbps 'nan'"),
+        (["--codec", "g711a@0"], "more than 0"),
         (["--codec", "mp4"], "no codec is called 'mp4'"),
         (["--codec", "gain=cp {in} {out}"], "two codecs are called 'gain'"),
         (["--metrics", "mos"], "no metric is called 'mos'"),
-        (["--json", "/nowhere/at/all.json", "--metrics", "si_sdr", "--limit", "1"], "cannot write"),
+        (["--json", "/nowhere/at/all.json", "--metrics", "si_sdr", "--limit", "1"], "cannot be written"),
     ],
 )
 def test_mistakes_are_linnet_errors(offered: Gain, folder: Path, tmp_path: Path, changed: list[str], said: str) -> None:  # noqa: ARG001
@@ -291,3 +294,33 @@ def test_metrics_that_are_not_installed_are_left_out(
     monkeypatch.setitem(KNOWN, "pesq_wb", replace(KNOWN["pesq_wb"], package="no_such_package"))
     assert "pesq_wb" not in cli._installed()
     assert "without the metrics of no_such_package" in capsys.readouterr().err
+
+
+def test_nothing_measured_is_an_error(offered: Gain, tmp_path: Path) -> None:  # noqa: ARG001
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "text.wav").write_text("no sound")
+    options = ["--metrics", "si_sdr", "--jobs", "1", "--cache", str(tmp_path / "cache")]
+    outs = [tmp_path / "o.json", tmp_path / "page"]
+    for command, args in (
+        (cli.evaluate, ["gain", "--set", str(tmp_path / "set"), "--json", str(outs[0])]),
+        (cli.compare, [str(tmp_path / "set"), "--codec", "gain", "--out", str(outs[1])]),
+    ):
+        error = CliRunner().invoke(command, [*args, *options]).exception
+        assert isinstance(error, LinnetError)
+        assert "nothing could be measured" in str(error)
+        assert "text.wav" in str(error)
+    assert not any(out.exists() for out in outs)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        b"\xff\xfe",
+        b"path,kind,split,condition,clip,reference,seed,sha256,reference_sha256\na.wav,speech,test,clean,a,,x,,\n",
+        b"path,kind,split,condition,clip,reference,seed,sha256,reference_sha256\na.wav,speech,test,clean\n",
+    ],
+)
+def test_a_manifest_that_is_none_is_told(tmp_path: Path, manifest: bytes) -> None:
+    (tmp_path / "manifest.csv").write_bytes(manifest)
+    with pytest.raises(SetError, match=r"manifest\.csv"):
+        find_clips(tmp_path)

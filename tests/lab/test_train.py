@@ -14,7 +14,7 @@ import torch.multiprocessing
 from click.testing import CliRunner
 
 from linnet.lab.cli import slim_checkpoint, train
-from linnet.lab.data.corpus import pack
+from linnet.lab.data.corpus import load_audio, pack, read_manifest
 from linnet.lab.data.crops import CropConfig, CropSampler
 from linnet.lab.dsp.pitch import PitchLabels
 from linnet.lab.losses.adversarial import DiscriminatorConfig
@@ -162,6 +162,43 @@ def test_an_unknown_key_names_the_nearest(tmp_path):
     path.write_text('name = "x"\n[[stages]]\nname = "a"\nsteps = 1\ntrains = ["encoder"]\nlosses = { loudnes = 1.0 }\n')
     with pytest.raises(ValueError, match="unknown loss 'loudnes'; did you mean 'loudness'"):
         load_recipe(path)
+
+
+def test_crops_are_said_once_and_replaced_by_a_stage(tmp_path):
+    path = tmp_path / "r.toml"
+    stage = '[[stages]]\nname = "a"\nsteps = 1\ntrains = ["encoder"]\nlosses = {}\n'
+    own = "crops = { frames = 128, degrade = { clip_probability = 0.2 } }\n"
+    shared = "[crops]\nframes = 96\nspeed_probability = 0.0\n[crops.degrade]\nroom_probability = 0.5\n"
+    path.write_text(f'name = "x"\n{shared}{stage}{stage}{own}')
+    first, second = (stage.crops for stage in load_recipe(path).stages)
+    assert (first.frames, first.speed_probability, first.degrade.room_probability) == (96, 0.0, 0.5)
+    assert (second.frames, second.speed_probability) == (128, 0.0)
+    assert (second.degrade.clip_probability, second.degrade.room_probability) == (0.2, 0.0)
+    path.write_text(f'name = "x"\n[crops]\nframe = 96\n{stage}')
+    with pytest.raises(ValueError, match="'frame'; did you mean 'frames'"):
+        load_recipe(path)
+    path.write_text(f'name = "x"\ncrops = 3\n{stage}')
+    with pytest.raises(ValueError, match="crops: expected CropConfig"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("text", [b"no toml", b"\xff\xfe", b'name = "x"\nstages = []\n', b'name = "x"\nstages = 3\n'])
+def test_a_recipe_that_is_none_is_refused(tmp_path, text):
+    (tmp_path / "r.toml").write_bytes(text)
+    with pytest.raises(ValueError, match=r"r\.toml|no stages"):
+        load_recipe(tmp_path / "r.toml")
+
+
+def test_a_corpus_with_a_recording_that_is_none_is_refused(tmp_path):
+    (tmp_path / "text.wav").write_text("no sound")
+    with pytest.raises(ValueError, match=r"text\.wav cannot be read"):
+        load_audio(tmp_path / "text.wav", 16000)
+    soundfile.write(tmp_path / "nan.wav", np.array([0.0, np.nan]), 16000, subtype="FLOAT")
+    with pytest.raises(ValueError, match=r"nan\.wav holds samples"):
+        load_audio(tmp_path / "nan.wav", 16000)
+    (tmp_path / "manifest.csv").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"manifest\.csv is no table"):
+        read_manifest(tmp_path)
 
 
 def test_shipped_recipes_load():

@@ -175,7 +175,7 @@ class Graph:
     def __init__(self, graph: bytes) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what fails is raised
         self.session = ort.InferenceSession(graph, options, ["CPUExecutionProvider"])
         self.outputs = [output.name for output in self.session.get_outputs()]
 

@@ -10,6 +10,8 @@ import click
 from linnet import bundle
 from linnet.bits.errors import LinnetError
 from linnet.evaluate.budget import Budget, assess, render, to_json
+from linnet.runtime.graph import RUNTIME_ERRORS
+from linnet.writing import write_text
 
 
 @click.command("budget")
@@ -32,7 +34,7 @@ def command(models: tuple[str, ...], as_json: bool, html: Path | None, results: 
     else:
         click.echo("\n\n".join(map(render, budgets)))
     if html is not None:
-        html.write_text(_page(models, budgets, results), encoding="utf-8")
+        write_text(html, _page(models, budgets, results))
         click.echo(f"{html}: open it in a browser", err=True)
 
 
@@ -70,5 +72,7 @@ def _budget(model: str) -> Budget:
             latency_ms=card.latency_ms,
             n_codes=len(card.columns),
         )
+    except RUNTIME_ERRORS as error:
+        raise LinnetError(f"{model}: its graphs do not run as its card says, export it again: {error}") from error
     except ModuleNotFoundError as error:
         raise click.UsageError(f"linnet budget needs the package {error.name}: pip install 'linnet[eval]'") from error

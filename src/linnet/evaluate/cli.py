@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import sys
@@ -24,6 +25,7 @@ from linnet.evaluate.runner import evaluate as run
 from linnet.evaluate.sets import Clip
 from linnet.evaluate.store import Store
 from linnet.evaluate.tables import as_csv, as_json, as_markdown, as_text, told
+from linnet.writing import write_text
 
 COMPARED = ("clear", "opus", "codec2", "amrwb")
 
@@ -80,9 +82,9 @@ def evaluate(
     done = _run(folder, [*first, *others], **engine)
     _print(done)
     if json_out is not None:
-        _write(json_out, _json(_document(done)))
+        write_text(json_out, _json(_document(done)))
     if markdown is not None:
-        _write(markdown, as_markdown(done.report, done.metrics, command_line(), len(done.clips)))
+        write_text(markdown, as_markdown(done.report, done.metrics, command_line(), len(done.clips)))
 
 
 codec_options = options(
@@ -121,9 +123,9 @@ def compare(
     done = _run(folder, contestants(codecs or COMPARED, kbps), **engine)
     out.mkdir(parents=True, exist_ok=True)
     document = {**_document(done), "listening": verdicts}
-    _write(out / "results.json", _json(document))
-    _write(out / "results.csv", as_csv(done.report, done.metrics))
-    _write(out / "report.html", write_page(done.report, document, done.metrics, done.store, done.clips, listen))
+    write_text(out / "results.json", _json(document))
+    write_text(out / "results.csv", as_csv(done.report, done.metrics))
+    write_text(out / "report.html", write_page(done.report, document, done.metrics, done.store, done.clips, listen))
     _print(done)
     click.echo(f"{out / 'report.html'}: open it in a browser")
 
@@ -151,7 +153,10 @@ def _run(
     clips, store = chosen_clips(folder, **chosen)
     if against == "input":
         clips = [replace(clip, reference=None, reference_sha256="") for clip in clips]
-    return Done(measured(chosen_codecs, clips, names, store, jobs), names, clips, store)
+    report = measured(chosen_codecs, clips, names, store, jobs)
+    if report.rows and all(row.error for row in report.rows):
+        raise LinnetError(f"nothing could be measured; {len(report.rows)} failed, the first is {told(report.rows[0])}")
+    return Done(report, names, clips, store)
 
 
 def contestants(codecs: Sequence[str], kbps: str | None) -> list[Contestant]:
@@ -225,25 +230,10 @@ def _rates(text: str) -> tuple[float, ...]:
         rates = tuple(float(part) for part in _listed(text))
     except ValueError:
         rates = ()
-    if not rates or min(rates) <= 0:
+    if not rates or not all(0 < rate < math.inf for rate in rates):
         raise OptionError(f"--kbps {text!r} is no list of rates: give kbit/s with commas between, like 1,6")
     return rates
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _write(path: Path, text: str) -> None:
-    """All or nothing: through a file beside it.
-
-    Raises:
-        OptionError: if the file cannot be written.
-    """
-    partial = path.with_name(path.name + ".part")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OptionError(f"cannot write {path}: {error.strerror}") from error

@@ -69,7 +69,7 @@ def find_clips(folder: Path, split: str = "test", limit: int | None = None) -> l
         SetError: if there is none.
     """
     manifest = folder / "manifest.csv"
-    if manifest.is_file() and "condition" in _columns(manifest):
+    if manifest.is_file() and "condition" in read_table(manifest)[0]:
         return _conditioned(manifest, split, limit)
     return [Clip(path.relative_to(folder).as_posix(), path) for path in find_files(folder, split, limit)]
 
@@ -166,7 +166,7 @@ def _conditioned(manifest: Path, split: str, limit: int | None) -> list[Clip]:
             path=manifest.parent / entry["path"],
             reference=manifest.parent / entry["reference"] if entry["reference"] else None,
             condition=entry["condition"],
-            seed=int(entry["seed"]),
+            seed=_seed(manifest, entry),
             sha256=entry["sha256"],
             reference_sha256=entry["reference_sha256"],
         )
@@ -177,14 +177,31 @@ def _conditioned(manifest: Path, split: str, limit: int | None) -> list[Clip]:
     return [clip for clips in by_condition.values() for clip in spread(clips, limit)]
 
 
-def _columns(manifest: Path) -> set[str]:
-    with manifest.open(newline="", encoding="utf-8") as lines:
-        return set(next(csv.reader(lines), ()))
+def _seed(manifest: Path, entry: dict[str, str]) -> int:
+    try:
+        return int(entry["seed"])
+    except ValueError as error:
+        raise SetError(f"{manifest}: the seed of {entry['path']} is {entry['seed']!r}: make the set again") from error
+
+
+def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns and lines of a CSV file; what a line lacks is ''.
+
+    Raises:
+        SetError: if it is none.
+        OSError: if it cannot be read.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as lines:
+            reader = csv.DictReader(lines, restval="")
+            return list(reader.fieldnames or ()), list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SetError(f"{path} is no table (CSV in UTF-8): {error}") from error
 
 
 def _entries(manifest: Path, needed: set[str]) -> list[dict[str, str]]:
-    missing = sorted(needed - _columns(manifest))
+    columns, entries = read_table(manifest)
+    missing = sorted(needed - set(columns))
     if missing:
         raise SetError(f"{manifest} has no column {missing[0]!r}: it needs {', '.join(sorted(needed))}")
-    with manifest.open(newline="", encoding="utf-8") as lines:
-        return list(csv.DictReader(lines))
+    return entries

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import soundfile
 
 from linnet.evaluate.alignment import Alignment
 from linnet.evaluate.metrics import RATE, Samples
+from linnet.writing import replacing
 
 _FORMAT = 2  # raised whenever what is kept, or how it is made, changes
 
@@ -73,14 +75,19 @@ class Store:
 
     def save_audio(self, key: str, samples: Samples) -> npt.NDArray[np.float64]:
         """Keep decoded [samples], and return them as they will be read again."""
-        with _Whole(self._path(key, ".flac")) as partial:
+        with self._written(key, ".flac") as partial:
             soundfile.write(partial, samples, RATE, format="FLAC", subtype="PCM_24")
         return self.audio(key)
 
     def save(self, key: str, record: Record) -> None:
         """Keep what is known; its audio must be there."""
-        with _Whole(self._path(key, ".json")) as partial:
+        with self._written(key, ".json") as partial:
             partial.write_text(json.dumps(asdict(record)), encoding="utf-8")
+
+    def _written(self, key: str, suffix: str) -> AbstractContextManager[Path]:
+        path = self._path(key, suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return replacing(path)
 
     def _path(self, key: str, suffix: str) -> Path:
         return self.folder / key[:2] / f"{key}{suffix}"
@@ -89,20 +96,3 @@ class Store:
 def default_folder() -> Path:
     """Where results are kept if nobody says otherwise: the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "linnet" / "evaluate"
-
-
-class _Whole:
-    """A file that appears under its name when it is complete, or never."""
-
-    def __init__(self, path: Path):
-        self.path, self.partial = path, path.with_name(f"{path.name}.{os.getpid()}.part")
-
-    def __enter__(self) -> Path:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        return self.partial
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self.partial.replace(self.path)
-        else:
-            self.partial.unlink(missing_ok=True)

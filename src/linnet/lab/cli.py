@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from linnet.lab.train.checkpoint import Progress, load_checkpoint, save_checkpoi
 from linnet.lab.train.loop import Data, Trainer, append_metrics
 from linnet.lab.train.recipe import Recipe, load_recipe
 from linnet.lab.train.validate import choose_clips, draw_spectrograms, listen, score
+from linnet.options import progress
 
 _LOG_EVERY = 25
 _CACHE = Path("~/.cache/linnet").expanduser()
@@ -65,6 +66,7 @@ def train(
         # One thread a process: OpenMP waits for its slowest thread, processes only for each other.
         torch.set_num_threads(1)
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    read_manifest(corpus)  # what is wrong with it is told before anything is made
     folder.mkdir(parents=True, exist_ok=True)
     data, valid = _pack(plan, corpus, cache, jobs)
     trainer = Trainer(plan, data, folder, resume=last if resume else source)
@@ -116,12 +118,10 @@ def _pack(plan: Recipe, corpus: Path, cache: Path, jobs: int) -> tuple[Data, Pac
     leader = not dist.is_initialized() or dist.get_rank() == 0
     kinds = {clip.kind for clip in read_manifest(corpus) if clip.split == "train"}
 
-    def bar(items: Iterable, total: int) -> Iterable:
-        with click.progressbar(items, length=total, label="packing", file=sys.stderr) as progress:
-            yield from progress
+    packing = partial(progress, label="packing")
 
     def packed(kind: str, split: str) -> Packed:
-        return pack(corpus, kind, split, cache, sample_rate=system.sample_rate, labels=labels, jobs=jobs, progress=bar)
+        return pack(corpus, kind, split, cache, sample_rate=system.sample_rate, labels=labels, jobs=jobs, progress=packing)
 
     def everything() -> tuple[Data, Packed]:
         # A corpus without noise or rooms trains as well, on clean speech.

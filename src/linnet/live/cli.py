@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -17,38 +16,24 @@ import linnet
 from linnet import files
 from linnet.bits import Redundancy, Session, WrongModelError
 from linnet.bits.sdp import frames_in
-from linnet.cli import DURATION
 from linnet.live.devices import LOUDSPEAKER, MICROPHONE, LiveError, open_sink, open_source
 from linnet.live.loopback import Meter, loop_back
 from linnet.live.network import open_socket, parse_address, receive
 from linnet.live.network import send as send_source
+from linnet.options import DURATION, copies_options, kbps_option, loss_options, model_option, refuse_same, say
 from linnet.runtime.codec import Codec
 from linnet.runtime.loss import loss_model
 from linnet.runtime.session import RtpReceiver, RtpSender
 
 _METER_S = 0.2  # between two looks at a meter
 
-_model = click.option("--model", default="clear", show_default=True, help="A shipped model's name or a bundle's path.")
-_kbps = click.option("--kbps", type=click.FloatRange(min=0, min_open=True), help="The rate, 1 to 6 for 'clear' [all layers].")
-
-
-def _copies(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that name a redundancy."""
-    spacing = click.option(
-        "--spacing", "spacing_ms", type=DURATION, default="60ms", show_default=True, metavar="TIME", help="Between copies."
-    )
-    copies = click.option(
-        "--redundancy", "copies", type=click.IntRange(0, 16), default=0, help="Copies of each frame's first layer."
-    )
-    return copies(spacing(command))
-
 
 @click.command()
 @click.argument("source", metavar="IN")
 @click.argument("address", metavar="HOST:PORT")
-@_kbps
-@_model
-@_copies
+@kbps_option
+@model_option
+@copies_options
 @click.option(
     "--packet", "packet_ms", type=DURATION, default="60ms", show_default=True, metavar="TIME", help="Sound in a packet."
 )
@@ -77,7 +62,7 @@ def send(
             with files.open_output(sdp) as file:
                 file.write(session.describe(to[0]).encode())
         sent = send_source(sender, opened, out, to, frame_ms / 1000, stop)
-    _say(
+    say(
         f"sent {sent.seconds:.2f} s in {sent.packets} packets, {sender.kbps:g} kbit/s, "
         f"{sent.kbps:.1f} kbit/s with the headers of IP, UDP and RTP"
     )
@@ -86,8 +71,8 @@ def send(
 @click.command()
 @click.argument("address", metavar="[HOST]:PORT")
 @click.argument("target", metavar="OUT")
-@_model
-@_copies
+@model_option
+@copies_options
 @click.option("--sdp", type=click.Path(), help="Take copies and payload type from this description.")
 @click.option("--rate", type=click.IntRange(8000, 192000), help="Sample rate of OUT [the model's].")
 @click.option("--idle", "idle_ms", type=DURATION, metavar="TIME", help="Stop when the stream has paused so long [never].")
@@ -123,18 +108,16 @@ def recv(
         if not receiver.jitter.counts.received:
             refused = receiver.jitter.counts.refused
             raise LiveError(f"nothing of a Linnet stream came to {address} ({refused} other packets); {target} is not written")
-    _say(f"{target}: {played:.2f} s; {_heard(receiver)}")
+    say(f"{target}: {played:.2f} s; {_heard(receiver)}")
 
 
 @click.command()
 @click.argument("source", metavar="[IN]", default=MICROPHONE)
 @click.argument("target", metavar="[OUT]", default=LOUDSPEAKER)
-@_kbps
-@_model
-@_copies
-@click.option("--loss", type=click.FloatRange(0, 1), default=0.0, help="Lose this share of the packets.")
-@click.option("--burst", "burst_ms", type=DURATION, metavar="TIME", help="Mean length of losses in a row, like 60ms [chance].")
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Which packets are lost.")
+@kbps_option
+@model_option
+@copies_options
+@loss_options
 def live(
     source: str, target: str, kbps: float | None, model: str, copies: int, spacing_ms: float, loss: float,
     burst_ms: float | None, seed: int,
@@ -146,6 +129,7 @@ def live(
     codec = linnet.load(model)
     redundancy = _redundancy(codec, copies, spacing_ms)
     losses = loss_model(loss, None if burst_ms is None else burst_ms / _frame_ms(codec), None, seed)
+    refuse_same(source, target)
     state: list[Meter] = []
     with (
         _until_interrupted() as stop,
@@ -159,7 +143,7 @@ def live(
             show()
 
         meter = loop_back(codec, opened, sink, kbps, redundancy, losses, stop, tell)
-    _say(f"{target}: {meter.frames * meter.frame_ms / 1000:.2f} s; {meter}")
+    say(f"{target}: {meter.frames * meter.frame_ms / 1000:.2f} s; {meter}")
 
 
 def _frame_ms(codec: Codec) -> float:
@@ -227,7 +211,3 @@ def _meter(text: Callable[[], str]) -> Iterator[Callable[[], None]]:
     finally:
         if shown > 0:
             click.echo(err=True)
-
-
-def _say(text: str) -> None:
-    click.echo(f"linnet: {text}", err=True)

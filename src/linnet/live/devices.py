@@ -63,10 +63,15 @@ class RecordingSource:
 
     def __init__(self, audio: soundfile.SoundFile):
         self.audio, self.sample_rate = audio, int(audio.samplerate)
+        self._begun = False
 
     def read(self, count: int) -> Samples:
-        """See `Source.read`."""
-        return to_mono(self.audio.read(count, dtype="float32", always_2d=True))
+        """See `Source.read`. A FileError for a recording that is empty or damaged."""
+        samples = files.read_mono(self.audio, count)
+        if not self._begun and len(samples) == 0:
+            raise files.FileError(f"{files.name_of(self.audio)} holds no audio")
+        self._begun = True
+        return samples
 
 
 class RecordingSink:

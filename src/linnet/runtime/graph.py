@@ -7,25 +7,33 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as _native
 
 from linnet.bits import StateError
+from linnet.bundle import BundleError
 from linnet.runtime.state import State, taken
 
 _TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
 Arrays = list[npt.NDArray]
 
+RUNTIME_ERRORS = tuple(kind for kind in vars(_native).values() if isinstance(kind, type) and issubclass(kind, Exception))
+"""What ONNX Runtime raises; these have no closer base than Exception."""
+
 
 class Graph:
-    """A loaded graph, shared by any number of streams; holds no state itself."""
+    """A loaded graph, shared by any number of streams; holds no state itself. BundleError if it is none that runs here."""
 
     def __init__(self, serialized: bytes, threads: int = 1):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what fails is raised
         # One pattern of memory serves every call, so an arena would only hold more of it.
         options.enable_cpu_mem_arena = False
-        self.session = onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
+        try:
+            self.session = onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
+        except RUNTIME_ERRORS as error:
+            raise BundleError(f"the model's graph cannot be loaded, export it again: {error}") from error
         self.inputs = [value.name for value in self.session.get_inputs()]
         self.outputs = [value.name for value in self.session.get_outputs()]
         self.states = [(state.shape, _TYPES[state.type]) for state in self.session.get_inputs()[1:]]
@@ -110,7 +118,10 @@ class GraphStream:
 
     def _run(self, data: npt.NDArray) -> npt.NDArray:
         feeds = dict(zip(self.graph.inputs, [data, *self.state], strict=True))
-        output, *self.state = self.graph.session.run(self.graph.outputs, feeds)
+        try:
+            output, *self.state = self.graph.session.run(self.graph.outputs, feeds)
+        except RUNTIME_ERRORS as error:
+            raise BundleError(f"the model's graph does not run as its card says, export it again: {error}") from error
         return output
 
     def _bind(self, data: npt.NDArray, output: npt.NDArray) -> None:

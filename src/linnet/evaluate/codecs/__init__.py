@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -126,6 +127,6 @@ def _rates(text: str | None, spec: str) -> tuple[float, ...]:
         rates = tuple(float(rate) for rate in (text or "").split(",") if rate)
     except ValueError as error:
         raise CodecError(f"--codec {spec!r}: rates are kbit/s with commas between, like opus@6,12") from error
-    if any(rate <= 0 for rate in rates):
+    if not all(0 < rate < math.inf for rate in rates):
         raise CodecError(f"--codec {spec!r}: a rate is more than 0 kbit/s")
     return rates

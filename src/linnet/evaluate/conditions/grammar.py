@@ -88,6 +88,8 @@ def parse_conditions(specs: Sequence[str]) -> list[Condition]:
         ConditionError: if there is no such condition.
     """
     names = [name.strip() for spec in specs for name in spec.split(",") if name.strip()]
+    if not names:
+        raise ConditionError("no condition is named: 'clean' is that of nothing happening")
     return list(dict.fromkeys(parse_condition(name) for name in names))
 
 

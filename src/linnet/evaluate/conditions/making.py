@@ -34,7 +34,7 @@ from linnet.evaluate.conditions.steps import (
     shaped_noise,
 )
 from linnet.evaluate.metrics import RATE, Samples, to_rate
-from linnet.evaluate.sets import Recording, SetError, digest_16, find_recordings, read_audio, rounded_16, spread
+from linnet.evaluate.sets import Recording, SetError, digest_16, find_recordings, read_audio, read_table, rounded_16, spread
 
 MANIFEST = "manifest.csv"
 _FORMAT = 1  # raised whenever a step makes something else of a clip
@@ -95,7 +95,8 @@ def make_set(
 
     Raises:
         ConditionError: if the source has no noise or room for a condition, or a codec that one needs is not installed.
-        SetError: if the source has no speech, two clips of one name, or a file that cannot be read.
+        SetError: if the source has no speech, two clips of one name, or a file that cannot be read; or if the folder is a
+            corpus itself.
     """
     clips = spread(source.speech, limit)
     names = {clip.path: Path(source.name(clip.path)).with_suffix("").as_posix() for clip in clips}
@@ -104,6 +105,7 @@ def make_set(
         raise SetError(f"two recordings are called {twice[0]!r} but for their endings: rename one")
     for condition in conditions:
         _check(source, condition)
+    _check_out(source, out)
     (out / MANIFEST).unlink(missing_ok=True)
     rows: list[dict[str, object]] = []
     for clip in clips:
@@ -143,8 +145,7 @@ def differences(manifest: Path, theirs: Path) -> list[str]:
 
     def hashes(path: Path) -> dict[str, tuple[str, str]]:
         try:
-            with path.open(newline="", encoding="utf-8") as lines:
-                rows = list(csv.DictReader(lines))
+            _, rows = read_table(path)
             return {f"{row['condition']}/{row['clip']}": (row["sha256"], row["reference_sha256"]) for row in rows}
         except KeyError as error:
             raise SetError(f"{path} is no manifest of conditions: it has no column {error}") from error
@@ -200,10 +201,13 @@ def _applied(pair: Pair, step: Step, clip: Recording, source: Source) -> tuple[P
 
 def _excerpt(source: Source, recording: Recording, length: int, chance: np.random.Generator) -> tuple[Samples, str]:
     """So many samples at 16 kHz from a random place of a recording, repeated where it is short; and where they are from."""
-    info = soundfile.info(recording.path)
-    count = -(-length * info.samplerate // RATE)
-    start = int(chance.integers(max(info.frames - count, 0) + 1))
-    piece, rate = soundfile.read(recording.path, count, start, dtype="float64", always_2d=True)
+    try:
+        info = soundfile.info(recording.path)
+        count = -(-length * info.samplerate // RATE)
+        start = int(chance.integers(max(info.frames - count, 0) + 1))
+        piece, rate = soundfile.read(recording.path, count, start, dtype="float64", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise SetError(f"{recording.path} cannot be read: {error}") from error
     name = source.name(recording.path)
     return np.resize(to_rate(piece.mean(axis=1), rate, RATE), length), f"{name} from {start / rate:.3f} s"
 
@@ -226,6 +230,13 @@ def _coded(pair: Pair, step: Step) -> Pair:
     contestant = _coder(step)
     output = next(through(contestant.codec, pair.heard, contestant.rates))
     return Pair(output.samples[: len(pair.heard)], pair.wanted)
+
+
+def _check_out(source: Source, out: Path) -> None:
+    """Raises SetError if a set in this folder would spoil the source, or another corpus."""
+    manifest = out / MANIFEST
+    if out.resolve() == source.folder.resolve() or (manifest.is_file() and "condition" not in read_table(manifest)[0]):
+        raise SetError(f"{out} is a set of recordings itself, which this would spoil: name another folder for --out")
 
 
 def _check(source: Source, condition: Condition) -> None:

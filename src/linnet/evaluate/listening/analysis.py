@@ -9,7 +9,6 @@ that ends at 8 kHz that anchor may rightly pass for it.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from linnet.evaluate.listening.plan import BAD, COLUMNS, METHODS, REFERENCE, ListeningError
+from linnet.evaluate.sets import read_table
 from linnet.evaluate.statistics import Paired, paired_test
 
 _RESAMPLES = 1000
@@ -79,19 +79,19 @@ def read_answers(path: Path) -> list[Answer]:
 
     Raises:
         ListeningError: if the file is none of answers, has none, or those of several methods.
+        SetError: if it is no table.
         OSError: if it cannot be read.
     """
-    with path.open(newline="", encoding="utf-8") as lines:
-        reader = csv.DictReader(lines)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise ListeningError(f"{path} is no file of answers: its columns are not {', '.join(COLUMNS)}")
+    columns, rows = read_table(path)
+    if tuple(columns) != COLUMNS:
+        raise ListeningError(f"{path} is no file of answers: its columns are not {', '.join(COLUMNS)}")
+    answers = []
+    for line, row in enumerate(rows, start=2):
         try:
-            answers = [
-                Answer(row["test"], row["listener"], row["clip"], row["system"], float(row["score"]), row["detail"])
-                for row in reader
-            ]
-        except (TypeError, ValueError) as error:
-            raise ListeningError(f"{path}, line {reader.line_num}: {error}") from error
+            score = float(row["score"])
+        except ValueError as error:
+            raise ListeningError(f"{path}, line {line}: {error}") from error
+        answers.append(Answer(row["test"], row["listener"], row["clip"], row["system"], score, row["detail"]))
     methods = {answer.method for answer in answers}
     if len(methods) != 1 or not methods <= METHODS.keys():
         raise ListeningError(f"{path} has answers of {', '.join(sorted(methods)) or 'nobody'}: give those of one test")

@@ -41,8 +41,11 @@ def read_manifest(corpus: Path) -> list[Clip]:
     manifest = corpus / "manifest.csv"
     if not manifest.is_file():
         raise FileNotFoundError(f"{corpus} is not a corpus: it has no manifest.csv with columns path, kind, split")
-    with manifest.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with manifest.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, restval=""))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{manifest} is no table (CSV in UTF-8): {error}") from error
     missing = {"path", "kind", "split"} - set(rows[0] if rows else ())
     if missing:
         raise ValueError(f"{manifest} lacks the column {', '.join(sorted(missing))}, or has no rows")
@@ -50,8 +53,13 @@ def read_manifest(corpus: Path) -> list[Clip]:
 
 
 def load_audio(path: Path, sample_rate: int) -> np.ndarray:
-    """The recording as mono float32 `[samples]` at `sample_rate`."""
-    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    """The recording as mono float32 `[samples]` at `sample_rate`; ValueError says which one cannot be used."""
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{path} cannot be read: {error.error_string.rstrip('.')}") from error
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{path} holds samples that are not finite numbers (NaN or infinity)")
     mono = samples.mean(axis=1)
     return mono if rate == sample_rate else soxr.resample(mono, rate, sample_rate, quality="HQ")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,9 @@ def label_pitch(samples: np.ndarray, sample_rate: int, labels: PitchLabels) -> n
 
     Takes float `[samples]`, returns float32 `[ceil(samples / hop)]`. Both look ahead: this is for training data.
     """
-    import pyworld  # heavy, and needed only where a corpus is packed
+    with warnings.catch_warnings():  # of pyworld's own import of pkg_resources, which nobody here can mend
+        warnings.simplefilter("ignore")
+        import pyworld  # heavy, and needed only where a corpus is packed
 
     frames = -(-len(samples) // labels.hop)
     # DIO labels sample t * hop of what it is given, so the recording is moved by the offset.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from linnet.lab.train.recipe import Recipe, build
+from linnet.writing import replacing
 
 _FORMAT = "linnet-checkpoint-1"
 
@@ -49,7 +49,7 @@ _GROUPS = ("weights", "average", "optimiser", "discriminators", "discriminator_o
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write beside and rename, so that a killed run never leaves half a checkpoint."""
+    """Write it whole or not at all: a killed run never leaves half a checkpoint."""
     tensors = {
         f"{group}/{name}": tensor.detach().contiguous()
         for group in _GROUPS
@@ -60,9 +60,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "recipe": json.dumps(dataclasses.asdict(checkpoint.recipe)),
         "progress": json.dumps(dataclasses.asdict(checkpoint.progress)),
     }
-    partial = path.with_suffix(".partial")
-    save_file({name: tensor.clone() for name, tensor in tensors.items()}, partial, metadata)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        save_file({name: tensor.clone() for name, tensor in tensors.items()}, partial, metadata)
 
 
 def slim(checkpoint: Checkpoint) -> Checkpoint:

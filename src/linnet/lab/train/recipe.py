@@ -102,16 +102,27 @@ class Recipe:
     validation_clips: int = 12
 
     def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError(f"recipe {self.name!r} has no stages: there is nothing to train")
         if not self.teacher and (self.inherits or any("alignment" in stage.losses for stage in self.stages)):
             raise ValueError(f"recipe {self.name!r} inherits from a teacher or aligns with it, but names none")
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe; ValueError names an unknown key and the nearest known one."""
+    """Read a recipe; ValueError names an unknown key and the nearest known one.
+
+    A table `crops` of the recipe itself holds for every stage; each key of it that a stage's own `crops` has is replaced.
+    """
     try:
-        return build(Recipe, tomllib.loads(path.read_text(encoding="utf-8")), str(path))
-    except tomllib.TOMLDecodeError as error:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path} is not TOML: {error}") from error
+    shared, stages = table.pop("crops", {}), table.get("stages")
+    _convert(CropConfig, shared, f"{path}: crops")
+    for stage in stages if isinstance(stages, list) else ():
+        if isinstance(stage, dict) and isinstance(own := stage.get("crops", {}), dict):
+            stage["crops"] = {**shared, **own}
+    return build(Recipe, table, str(path))
 
 
 def build(kind: type[T], table: dict[str, Any], where: str) -> T:
