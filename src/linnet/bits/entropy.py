@@ -80,7 +80,7 @@ class EntropyCoder:
         history = {column: self._history(column, codes[:, column]) for column in below}
         steps = []
         for number in self.columns(layer):
-            column, lists = self.tables.columns[number], self._lists[number]
+            column, lists = self.tables.columns[number], self._column_lists(number)
             history[number] = self._history(number, codes[:0, number])
             first, second = column.sources
             steps.append((number, lists, history[first.column], first.lag, history[second.column], second.lag))
@@ -124,9 +124,15 @@ class EntropyCoder:
         """For every column, of each code within its group: the counts before it, its own, and all of them."""
         return [_within_groups(column) for column in self.tables.columns]
 
+    def _column_lists(self, number: int) -> _Lists:
+        """A column's, made when the first block needs them: most files have not all layers."""
+        if number not in self._lists:
+            self._lists[number] = _Lists(self.tables.columns[number])
+        return self._lists[number]
+
     @cached_property
-    def _lists(self) -> list[_Lists]:
-        return [_Lists(column) for column in self.tables.columns]
+    def _lists(self) -> dict[int, _Lists]:
+        return {}
 
 
 class _Lists:
@@ -141,7 +147,7 @@ class _Lists:
 
     def __init__(self, column: ColumnTables) -> None:
         counts, within = frequencies(column.group_costs), frequencies(column.code_costs)
-        self.groups = [[cumulative(row) for row in rows] for rows in counts]
+        self.groups = cumulative(counts)
         members = [np.flatnonzero(column.groups == group) for group in range(column.n_groups)]
         self.codes = [codes.tolist() or [0] for codes in members]
         # Nobody sends a code of an empty group, but a damaged file may name the group.

@@ -10,7 +10,6 @@ Probabilities are stored as costs in eighths of a bit, a byte each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,6 +161,9 @@ def costs(probabilities: npt.ArrayLike) -> Bytes:
     return np.round(COST_STEPS * bits).astype(np.uint8)
 
 
-def cumulative(row: npt.NDArray[np.int64]) -> Sequence[int]:
-    """Frequencies as the range coder's decoder takes them: 0, the first, the first two together, ..., the total."""
-    return [0, *np.cumsum(row).tolist()]
+def cumulative(rows: npt.NDArray[np.int64]) -> list:
+    """Frequencies [..., symbols] as the range coder's decoder takes them, in nested lists: 0, the first, the first two
+    together, ..., the total."""
+    sums = np.zeros((*rows.shape[:-1], rows.shape[-1] + 1), np.int64)
+    np.cumsum(rows, axis=-1, out=sums[..., 1:])
+    return sums.tolist()
