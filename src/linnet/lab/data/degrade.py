@@ -21,8 +21,9 @@ Samples = npt.NDArray[np.float32]
 class DegradeConfig:
     """How often each degradation strikes, and in which range. All zero, as by default, leaves speech clean.
 
-    Noise: `noises` recordings at most at once, spectrally tilted by up to `tilt_db` an octave, together at `snr_db` below the
-    speech. Room: a measured response, of whose reflections `early_ms` stay in the target. Babble: a second voice at
+    Noise: `noises` sources at most at once, together at `snr_db` below the speech: recordings played at a random speed, for
+    shares of them a crowd of 3 to 8 voices or Gaussian noise, each coloured at random. Room: a measured response, made to
+    decay faster by up to `room_damping_db_s`, of whose reflections `early_ms` stay in the target. Babble: a second voice at
     `babble_snr_db`. Band: low-pass between the limits, in Hz. Colour: a smooth random response within `colour_db`. Gain: a
     sudden step within `gain_db`. Clip: the loudest share within `clip_share` is cut off. Line: 8-bit mu-law companding.
     """
@@ -30,8 +31,12 @@ class DegradeConfig:
     noise_probability: float = 0.0
     snr_db: tuple[float, float] = (-5.0, 30.0)
     noises: int = 3
-    tilt_db: float = 3.0
+    noise_speed: tuple[float, float] = (0.7, 1.5)
+    noise_colour_db: float = 10.0
+    crowd_share: float = 0.0
+    gaussian_share: float = 0.0
     room_probability: float = 0.0
+    room_damping_db_s: float = 0.0
     early_ms: float = 50.0
     babble_probability: float = 0.0
     babble_snr_db: tuple[float, float] = (5.0, 25.0)
@@ -81,7 +86,7 @@ class Degrader:
         if strikes(config.noise_probability):
             heard = heard + self._noise(len(heard), rng, level)
         if strikes(config.colour_probability):
-            heard = self._coloured(heard, rng)
+            heard = self._coloured(heard, rng, config.colour_db)
         if strikes(config.gain_probability):
             heard = heard.copy()
             heard[rng.integers(len(heard)) :] *= 10 ** (rng.uniform(*config.gain_db) / 20)
@@ -101,6 +106,8 @@ class Degrader:
         response = response[int(np.abs(response).argmax()) :]
         direct = np.sqrt(np.square(response[: round(0.003 * self.sample_rate)]).sum())
         response = response / max(direct, 1e-6)
+        seconds = np.arange(len(response), dtype=np.float32) / self.sample_rate
+        response = response * 10 ** (-rng.uniform(0, self.config.room_damping_db_s) / 20 * seconds)
         early = round(self.config.early_ms * self.sample_rate / 1000)
         fade = np.ones(len(response), np.float32)
         ramp = round(0.005 * self.sample_rate)
@@ -109,12 +116,26 @@ class Degrader:
 
     def _noise(self, length: int, rng: np.random.Generator, level: float) -> Samples:
         assert self.noise is not None
-        parts = [
-            self._tilted(self._excerpt(self.noise, length, rng, 1.0, (0.0, 10.0)), rng)
-            for _ in range(rng.integers(1, self.config.noises + 1))
-        ]
+        parts = []
+        for _ in range(rng.integers(1, self.config.noises + 1)):
+            part = self._coloured(self._source(length, rng), rng, self.config.noise_colour_db)
+            parts.append(part * (10 ** (-rng.uniform(0.0, 10.0) / 20) / _level(part)))
         total = np.sum(parts, axis=0)
         return (total * level * 10 ** (-rng.uniform(*self.config.snr_db) / 20) / _level(total)).astype(np.float32)
+
+    def _source(self, length: int, rng: np.random.Generator) -> Samples:
+        """Recordings of noise are few: speed and colour make more of them, crowds and Gaussian noise others."""
+        assert self.noise is not None
+        which = rng.random()
+        if which < self.config.crowd_share:
+            voices = [self._excerpt(self.speech, length, rng, 1.0, (0.0, 6.0)) for _ in range(rng.integers(3, 9))]
+            return np.sum(voices, axis=0, dtype=np.float32)
+        if which < self.config.crowd_share + self.config.gaussian_share:
+            return rng.standard_normal(length, np.float32)
+        speed = rng.uniform(*self.config.noise_speed)
+        piece = self._excerpt(self.noise, int(length * speed) + 2, rng, 1.0, (0.0, 0.0))
+        # Linear interpolation: what it adds to noise is noise.
+        return np.interp(np.arange(length) * speed, np.arange(len(piece)), piece).astype(np.float32)
 
     def _excerpt(
         self, source: Packed, length: int, rng: np.random.Generator, level: float, snr_db: tuple[float, float]
@@ -125,13 +146,9 @@ class Degrader:
         piece = np.resize(recording[start : start + length], length)
         return (piece * (level * 10 ** (-rng.uniform(*snr_db) / 20) / _level(piece))).astype(np.float32)
 
-    def _tilted(self, x: Samples, rng: np.random.Generator) -> Samples:
-        tilt = rng.uniform(-self.config.tilt_db, self.config.tilt_db)
-        return self._filtered(x, lambda hz: tilt * np.log2(np.maximum(hz, 60.0) / 1000))
-
-    def _coloured(self, x: Samples, rng: np.random.Generator) -> Samples:
+    def _coloured(self, x: Samples, rng: np.random.Generator, colour_db: float) -> Samples:
         octaves = np.log2([60, 125, 250, 500, 1000, 2000, 4000, 8000])
-        gains = rng.uniform(-self.config.colour_db, self.config.colour_db, len(octaves))
+        gains = rng.uniform(-colour_db, colour_db, len(octaves))
         return self._filtered(x, lambda hz: np.interp(np.log2(np.maximum(hz, 1.0)), octaves, gains))
 
     def _low_passed(self, x: Samples, edge: float) -> Samples:
