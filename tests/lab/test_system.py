@@ -26,6 +26,8 @@ def small(head="source-filter", phase_layers=0, **more):
         )
     ).eval()  # fmt: skip
     torch.nn.init.normal_(codec.quantizer.predict.weight, std=0.2)
+    if codec.enhancer is not None:
+        torch.nn.init.normal_(codec.enhancer.head.weight, std=0.3)
     if codec.phase is not None:
         torch.nn.init.normal_(codec.phase.quantizer.predict.weight, std=0.2)
         torch.nn.init.normal_(codec.decoder.phase_head.weight, std=0.1)
@@ -59,12 +61,12 @@ class Session:
         return output
 
 
-@pytest.fixture(scope="module", params=["source-filter", "free", "phase", "lookahead"])
+@pytest.fixture(scope="module", params=["source-filter", "free", "phase", "enhancer"])
 def codec(request):
     if request.param == "phase":
         return small(phase_layers=2)
-    if request.param == "lookahead":
-        return small(phase_layers=2, lookahead=1, encoder_recurrent=True)
+    if request.param == "enhancer":
+        return small(phase_layers=2, lookahead=1, enhancer_blocks=2, enhancer_channels=16, enhancer_hidden=32)
     return small(request.param)
 
 

@@ -277,7 +277,7 @@ feature_matching = 1.0
 def test_a_student_comes_nearer_to_its_teacher(packed, tmp_path):
     list(Trainer(recipe(batch=1), Data(packed, None), tmp_path).run(0.0))
     student = Stage("student", 40, ("encoder",), {"alignment": 1.0}, "none", batch=4, crops=CROPS, warmup_steps=5)
-    system = dataclasses.replace(SMALL, lookahead=1, encoder_recurrent=True)
+    system = dataclasses.replace(SMALL, lookahead=1, enhancer_blocks=1, enhancer_channels=16, enhancer_hidden=32)
     plan = Recipe(
         "s", (student,), system, teacher=str(tmp_path / "last.safetensors"), inherits=("decoder", "quantizer"), bfloat16=False
     )

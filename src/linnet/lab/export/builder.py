@@ -85,6 +85,13 @@ class Builder:
         """Let `value` be the state's new value."""
         self._results[f"new_{state}"] = value
 
+    def delay(self, name: str, x: str, count: int, shape: Sequence[int]) -> str:
+        """The frames of float `x`, `[frames, *shape]`, `count` of them later; silence comes first."""
+        past = self.state(name, np.float32, [count, *shape])
+        joined = self.Concat(past, x, axis=0)
+        self.keep(past, self.Slice(joined, np.array([-count]), np.array([np.iinfo(np.int64).max])))
+        return self.Slice(joined, np.array([0]), np.array([-count]))
+
     def output(self, name: str, value: str, kind: type, shape: Sequence[int | str]) -> None:
         """Let `value` be the graph's first output."""
         self._results = {name: value, **self._results}

@@ -132,7 +132,7 @@ def network(g: Builder, codec: Codec, fourier: Fourier, received: Received) -> s
     if received.phase is not None:
         x = g.Add(x, linear(g, received.phase, decoder.phase_input.weight, decoder.phase_input.bias, exact=True))
     x = g.Reshape(x, np.array([1, -1, config.decoder_channels]))
-    x = backbone(g, x, decoder.blocks)
+    x = backbone(g, x, decoder.blocks, "decoder")
     hidden = layer_norm(g, x, decoder.norm)
     if config.head == "free":
         return free_spectrum(g, fourier, codec, hidden)

@@ -30,19 +30,23 @@ def export_encoder(codec: Codec, *, eight_bit: bool = True) -> bytes:
     """The encoder's graph: `samples` float32 `[frames * hop]` and states -> `codes` int64 `[frames, layers]`, new states."""
     codec = codec.eval()
     g = Builder(eight_bit=eight_bit)
-    encoder, tracker = codec.encoder, codec.tracker
+    tracker = codec.tracker
     samples = g.input("samples", np.float32, ["samples"])
     # The decibels' centre as a gain: what an 8-bit product rounds should lie around zero.
     loudness = float(np.exp(_CENTRE / 2))
-    transforms = [(tracker.long, 1.0), (tracker.short, 1.0), (encoder.stft, loudness)]
+    transforms = [(tracker.long, 1.0), (tracker.short, 1.0), (codec.stft, loudness)]
     found = spectra(g, samples, codec.config.hop, transforms)
     wanted = pitch(g, tracker, [power for _, power in found[:2]])
     spectrum, power = found[2]
-    latent, hidden = network(g, codec, power, wanted)
+    energy, gain = g.Add(power, _FLOOR * float(np.exp(_CENTRE))), None
+    if codec.enhancer is not None:
+        energy, gain = enhance(g, codec, power, energy)
+    latent, hidden = network(g, codec, energy, wanted)
     base = search_base(g, codec, latent, wanted)
     codes = [base.codes, *search_rest(g, codec, base.rest)]
     if codec.phase is not None:
-        codes += search_phase(g, codec, phase_latent(g, codec, spectrum, loudness, hidden, base), base)
+        low = lowest(g, codec, spectrum, gain)
+        codes += search_phase(g, codec, phase_latent(g, codec, low, loudness, hidden, base), base)
     columns = g.Cast(g.Concat(*codes, axis=1), to=TensorProto.INT64)
     g.output("codes", columns, np.int64, ["frames", codec.config.n_layers])
     return g.finish()
@@ -114,16 +118,29 @@ def pitch(g: Builder, tracker: PitchTracker, powers: list[str]) -> str:
     return g.ArgMax(g.Add(g.Mul(g.Softmax(logits, axis=-1), ahead), handicap), axis=-1, keepdims=0)
 
 
-def network(g: Builder, codec: Codec, power: str, wanted: str) -> tuple[str, str]:
-    """The latent `[1, frames, dim]` of one Stft's power spectrum, whose gain centred it, and the pitch; and the last hidden
-    layer `[1, frames, channels]`."""
+def enhance(g: Builder, codec: Codec, power: str, energy: str) -> tuple[str, str]:
+    """The enhancer, of a power spectrum and the same above the floor: what passes, above the floor, and the gains, all of one
+    shape."""
+    enhancer: Any = codec.enhancer
+    fourier, lookahead = Fourier(codec.stft.n_fft), codec.config.lookahead
+    x = linear(g, g.Log(energy), spread(enhancer.input.weight / _SPREAD, fourier), enhancer.input.bias)
+    x = backbone(g, g.Reshape(x, np.array([1, -1, codec.config.enhancer_channels])), enhancer.blocks, "enhancer")
+    wide = linear(g, layer_norm(g, x, enhancer.norm), enhancer.head.weight[fourier.bins], enhancer.head.bias[fourier.bins])
+    gain = g.Mul(g.Sigmoid(g.Reshape(wide, np.array([-1, 1, fourier.size]))), 2.0)
+    if lookahead:
+        power = g.delay("power_past", power, lookahead, [1, fourier.size])
+    return g.Add(g.Mul(power, g.Mul(gain, gain)), _FLOOR * float(np.exp(_CENTRE))), gain
+
+
+def network(g: Builder, codec: Codec, energy: str, wanted: str) -> tuple[str, str]:
+    """The latent `[1, frames, dim]` of one Stft's power spectrum above the floor, whose gain centred it, and the pitch; and the
+    last hidden layer `[1, frames, channels]`."""
     encoder = codec.encoder
-    energy = g.Add(power, _FLOOR * float(np.exp(_CENTRE)))
-    weight = spread(encoder.input.weight / _SPREAD, Fourier(encoder.stft.n_fft))
+    weight = spread(encoder.input.weight / _SPREAD, Fourier(codec.stft.n_fft))
     x = linear(g, g.Log(energy), weight, encoder.input.bias)
     x = g.Add(x, g.Gather(g.floats(encoder.pitch.weight), wanted))
     x = g.Reshape(x, np.array([1, -1, codec.config.encoder_channels]))
-    x = backbone(g, x, encoder.blocks)
+    x = backbone(g, x, encoder.blocks, "encoder")
     scale = 1 / encoder.power.sqrt()
     latent = linear(g, layer_norm(g, x, encoder.norm), scale * encoder.output.weight, scale * encoder.output.bias)
     return latent, x
@@ -131,10 +148,29 @@ def network(g: Builder, codec: Codec, power: str, wanted: str) -> tuple[str, str
 
 def spread(weight: Tensor, fourier: Fourier) -> Tensor:
     """A matrix over bins as one over the places of a spectrum: each bin is read where it first appears."""
-    _, first = np.unique(fourier.bins, return_index=True)
     wide = weight.new_zeros(len(weight), fourier.size)
-    wide[:, first] = weight
+    wide[:, _first_places(fourier)] = weight
     return wide
+
+
+def _first_places(fourier: Fourier) -> np.ndarray:
+    """Where each bin first appears in a spectrum, `[bins]`."""
+    return np.unique(fourier.bins, return_index=True)[1]
+
+
+def lowest(g: Builder, codec: Codec, spectrum: str, gain: str | None) -> str:
+    """Real parts, then imaginary parts, of a spectrum's lowest bins where they first appear: `[frames, 2 * phase_bins]`; of an
+    enhancer's `gain`, what it lets pass."""
+    fourier, config = Fourier(codec.stft.n_fft), codec.config
+    places = _first_places(fourier)[: config.phase_bins]
+    row, column = np.divmod(places, fourier.columns)
+    where = np.concatenate([row * 2 * fourier.columns + column + part for part in (0, fourier.columns)])
+    low = g.Gather(g.Reshape(spectrum, np.array([-1, 2 * fourier.size])), where, axis=1)
+    if gain is None:
+        return low
+    if config.lookahead:
+        low = g.delay("low_past", low, config.lookahead, [2 * config.phase_bins])
+    return g.Mul(low, g.Gather(g.Squeeze(gain, np.array([1])), np.tile(places, 2), axis=1))
 
 
 @dataclass(frozen=True)
@@ -195,21 +231,12 @@ def search_rest(g: Builder, codec: Codec, rest: str) -> list[str]:
     return codes
 
 
-def phase_latent(g: Builder, codec: Codec, spectrum: str, gain: float, hidden: str, base: Base) -> str:
-    """The phase's latent `[1, frames, phase_dim]` of the encoder's spectrum, which came with a `gain`."""
+def phase_latent(g: Builder, codec: Codec, low: str, gain: float, hidden: str, base: Base) -> str:
+    """The phase's latent `[1, frames, phase_dim]` of the lowest bins, which came with a `gain`."""
     encoder: Any = codec.phase.encoder  # type: ignore[union-attr]
     config, n_bins = codec.config, codec.config.phase_bins
     fourier = Fourier(encoder.reference.n_fft)
-    # Real parts, then imaginary parts, of each bin where it first appears.
-    place = np.unique(fourier.bins, return_index=True)[1][:n_bins]
-    row, column = np.divmod(place, fourier.columns)
-    where = np.concatenate([row * 2 * fourier.columns + column + part for part in (0, fourier.columns)])
-    low = g.Gather(g.Reshape(spectrum, np.array([-1, 2 * fourier.size])), where, axis=1)
-    if config.lookahead:
-        earlier = g.state("phase_past", np.float32, [config.lookahead, 2 * n_bins])
-        joined = g.Concat(earlier, low, axis=0)
-        g.keep(earlier, g.Slice(joined, np.array([-config.lookahead]), np.array([_END])))
-        low = g.Slice(joined, np.array([0]), np.array([-config.lookahead]))
+    place = _first_places(fourier)[:n_bins]
     other = g.Gather(low, np.roll(np.arange(2 * n_bins), n_bins), axis=1)
 
     coder = base.table

@@ -55,16 +55,16 @@ def conv_next(g: Builder, x: str, block: ConvNeXt, state: str) -> tuple[str, str
     return g.Add(x, linear(g, y, scaled, block.scale * block.project.bias)), state
 
 
-def backbone(g: Builder, x: str, chain: Any) -> str:
-    """ConvNeXt blocks and recurrences one after the other, with a state each."""
+def backbone(g: Builder, x: str, chain: Any, name: str) -> str:
+    """ConvNeXt blocks and recurrences one after the other, with a state each, which are called after `name`."""
     for number, block in enumerate(chain.blocks):
         if isinstance(block, ResidualGru):
-            before = g.state(f"block_{number}", np.float32, [1, block.gru.hidden_size])
+            before = g.state(f"{name}_{number}", np.float32, [1, block.gru.hidden_size])
             y, after = recurrence(g, layer_norm(g, x, block.norm), block.gru, before)
             x = g.Add(x, y)
         else:
             conv = block.depthwise
-            before = g.state(f"block_{number}", np.float32, [1, conv.conv.in_channels, conv.history])
+            before = g.state(f"{name}_{number}", np.float32, [1, conv.conv.in_channels, conv.history])
             x, after = conv_next(g, x, block, before)
         g.keep(before, after)
     return x

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from linnet.lab.dsp.stft import Stft
 from linnet.lab.quant.codebook import EmaCodebook
 from linnet.lab.quant.phase import PhaseQuantizer
 from linnet.lab.quant.predictive import PredictiveQuantizer, Quantized
 from linnet.lab.share import Share
-from linnet.lab.systems.source_filter import Analysis, Decoder, Encoder, PhaseEncoder, SourceFilterConfig
+from linnet.lab.systems.enhancer import Enhancer
+from linnet.lab.systems.source_filter import Analysis, Decoder, Encoder, PhaseEncoder, SourceFilterConfig, backbone
 from linnet.lab.systems.tracker import PitchTracker
 
 # What residual codebooks leave of a latent's power, layer by layer: the noise that the autoencoder learns to bear.
@@ -60,6 +62,13 @@ class Codec(nn.Module):
     def __init__(self, config: SourceFilterConfig):
         super().__init__()
         self.config = config
+        self.stft = Stft(config.window, config.hop)
+        channels, hidden, blocks = config.enhancer_channels, config.enhancer_hidden, config.enhancer_blocks
+        self.enhancer = (
+            Enhancer(self.stft.n_bins, channels, backbone(channels, hidden, blocks, recurrent=True), config.lookahead)
+            if blocks
+            else None
+        )
         self.encoder = Encoder(config)
         self.quantizer = PredictiveQuantizer(
             config.latent_dim, config.spectrum_layers, config.pitch, size=1 << config.bits
@@ -69,9 +78,20 @@ class Codec(nn.Module):
         self.tracker = PitchTracker(config.sample_rate, config.hop, config.pitch)
         self.delay = config.window - config.hop + config.lookahead * config.hop
 
-    def analyse(self, samples: Tensor, pitch_steps: Tensor) -> Analysis:
-        """What the encoder makes of `[batch, frames * hop]`, from silence."""
-        return self.encoder(samples, pitch_steps, self.encoder.initial_state(len(samples)))[0]
+    def spectrum(self, samples: Tensor) -> Tensor:
+        """What the encoder reads of `[batch, frames * hop]`, from silence: complex `[batch, frames, bins]`."""
+        spectrum, _ = self.stft(samples, self.stft.initial_state(len(samples)))
+        if self.enhancer is not None:
+            spectrum, _ = self.enhancer(spectrum, self.enhancer.initial_state(len(samples)))
+        return spectrum
+
+    def resynthesised(self, spectrum: Tensor) -> Tensor:
+        """The samples `[batch, frames * hop]` of a spectrum that was not coded, as late as those that were."""
+        return self.stft.inverse(spectrum, self.stft.initial_tails(len(spectrum)))[0]
+
+    def analyse(self, spectrum: Tensor, pitch_steps: Tensor) -> Analysis:
+        """What the encoder makes of complex `[batch, frames, bins]`, from silence."""
+        return self.encoder(spectrum, pitch_steps, self.encoder.initial_state(len(spectrum)))[0]
 
     def analyse_phase(self, analysis: Analysis, pitch_sent: Tensor) -> Tensor | None:
         """The phase's latent, from silence; None in a system without."""
@@ -92,7 +112,7 @@ class Codec(nn.Module):
 
     def quantize(self, samples: Tensor, pitch_steps: Tensor, arrived: Tensor | None = None) -> Coded:
         """Encode with all layers; `arrived` as `PredictiveQuantizer.forward` takes it."""
-        analysis = self.analyse(samples, pitch_steps)
+        analysis = self.analyse(self.spectrum(samples), pitch_steps)
         with torch.autocast("cpu", enabled=False):
             spectrum = self.quantizer(analysis.latent, pitch_steps, arrived)
         sent, _ = self.quantizer.decode_pitch(spectrum.codes[..., 0], self.quantizer.initial_state(len(samples))[1])
@@ -108,7 +128,7 @@ class Codec(nn.Module):
 
     def unquantized(self, samples: Tensor, pitch_steps: Tensor) -> Received:
         """What the decoder would get if nothing were quantized."""
-        analysis = self.analyse(samples, pitch_steps)
+        analysis = self.analyse(self.spectrum(samples), pitch_steps)
         quality = torch.full_like(pitch_steps, self.config.n_layers + 1)
         return Received(analysis.latent, pitch_steps, quality, self.analyse_phase(analysis, pitch_steps))
 

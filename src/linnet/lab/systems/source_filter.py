@@ -26,14 +26,15 @@ from linnet.lab.dsp.pitch import PitchScale
 from linnet.lab.dsp.stft import Stft
 from linnet.lab.nn.blocks import Chain, ConvNeXt, ResidualGru, State
 from linnet.lab.share import mean_over_processes
+from linnet.lab.systems.enhancer import log_energy
 
 
 @dataclass(frozen=True)
 class SourceFilterConfig:
     """Sizes of the networks; `window - hop` samples of overlap and the hop make up the latency. A layer has `bits` a frame.
 
-    The last `phase_layers` of the layers carry the phase of the lowest `phase_bins` bins, the others the spectrum. The encoder
-    answers for a frame `lookahead` frames later.
+    The last `phase_layers` of the layers carry the phase of the lowest `phase_bins` bins, the others the spectrum. With
+    `enhancer_blocks` an enhancer of these sizes stands before the encoder; it answers for a frame `lookahead` frames later.
     """
 
     sample_rate: int = 16000
@@ -43,7 +44,9 @@ class SourceFilterConfig:
     encoder_channels: int = 240
     encoder_hidden: int = 720
     encoder_blocks: int = 3
-    encoder_recurrent: bool = False
+    enhancer_channels: int = 256
+    enhancer_hidden: int = 768
+    enhancer_blocks: int = 0
     lookahead: int = 0
     decoder_channels: int = 240
     decoder_hidden: int = 720
@@ -63,6 +66,8 @@ class SourceFilterConfig:
             raise ValueError(f"head is {self.head!r}; choose 'source-filter' or 'free'")
         if self.head == "free" and self.phase_layers:
             raise ValueError("the free head has no source whose phase could be referred to: give it no phase_layers")
+        if self.lookahead and not self.enhancer_blocks:
+            raise ValueError("only an enhancer looks ahead: without enhancer_blocks, lookahead is 0")
         if not 0 <= self.phase_layers < self.n_layers:
             raise ValueError(f"{self.phase_layers} of {self.n_layers} layers for the phase leave none for the spectrum")
 
@@ -88,34 +93,27 @@ class Analysis:
 
 
 class Encoder(nn.Module):
-    """Log-magnitude spectrum and pitch to a latent: `[batch, frames * hop]` -> `[batch, frames, dim]`."""
+    """Log-magnitude spectrum and pitch to a latent: complex `[batch, frames, bins]` -> `[batch, frames, dim]`."""
 
     def __init__(self, config: SourceFilterConfig):
         super().__init__()
-        self.stft = Stft(config.window, config.hop)
-        self.input = nn.Linear(self.stft.n_bins, config.encoder_channels)
+        self.input = nn.Linear(Stft(config.window, config.hop).n_bins, config.encoder_channels)
         self.pitch = nn.Embedding(config.pitch.n_steps + 1, config.encoder_channels)
-        channels, hidden, count = config.encoder_channels, config.encoder_hidden, config.encoder_blocks
-        self.blocks = backbone(channels, hidden, count, recurrent=config.encoder_recurrent)
+        self.blocks = backbone(config.encoder_channels, config.encoder_hidden, config.encoder_blocks, recurrent=False)
         self.norm = nn.LayerNorm(config.encoder_channels)
         self.output = nn.Linear(config.encoder_channels, config.latent_dim)
         # The latent's scale is what quantization noise is measured against, so it is held at 1.
         self.register_buffer("power", torch.ones(()))
         self.power: Tensor
 
-    def initial_state(self, batch: int) -> tuple[State, ...]:
-        return self.stft.initial_state(batch), self.blocks.initial_state(batch)
+    def initial_state(self, batch: int) -> State:
+        return self.blocks.initial_state(batch)
 
-    def forward(self, samples: Tensor, pitch_steps: Tensor, state: tuple) -> tuple[Analysis, tuple]:
+    def forward(self, spectrum: Tensor, pitch_steps: Tensor, state: State) -> tuple[Analysis, State]:
         """`pitch_steps` is int64 `[batch, frames]` on the pitch scale, -1 where unvoiced."""
-        past, blocks = state
-        spectrum, past = self.stft(samples, past)
-        energy = spectrum.real**2 + spectrum.imag**2
-        # The floor is the power of rounding to 16 bits; centred near speech at -26 dBFS.
-        features = (torch.log(energy + 1e-7) + 4.0) / 4.0
-        x, blocks = self.blocks(self.input(features) + self.pitch(pitch_steps + 1), blocks)
+        x, state = self.blocks(self.input(log_energy(spectrum)) + self.pitch(pitch_steps + 1), state)
         latent = unit_power(self.output(self.norm(x)).float(), self.power, training=self.training)
-        return Analysis(latent, spectrum, x), (past, blocks)
+        return Analysis(latent, spectrum, x), state
 
 
 def backbone(channels: int, hidden: int, count: int, *, recurrent: bool) -> Chain:
@@ -154,24 +152,20 @@ class PhaseEncoder(nn.Module):
         self.power: Tensor
 
     def initial_state(self, batch: int) -> tuple[State, ...]:
-        past = torch.zeros(batch, self.config.lookahead, self.config.phase_bins, dtype=torch.complex64)
-        return past, self.reference.initial_state(batch), self.block.initial_state(batch)
+        return self.reference.initial_state(batch), self.block.initial_state(batch)
 
     def forward(self, analysis: Analysis, pitch_sent: Tensor, state: tuple) -> tuple[Tensor, tuple]:
         """`pitch_sent` is int64 `[batch, frames]`, -1 where unvoiced."""
-        past, source, block = state
+        source, block = state
         phases, source = self.reference.phases(pitch_sent, source)
-        # The spectrum of the frame that is answered for.
-        joined = torch.cat([past, analysis.spectrum[..., : self.config.phase_bins]], 1)
-        low, past = joined[:, : phases.shape[1]], joined[:, phases.shape[1] :]
-        low = low * self.reference(phases, pitch_sent).conj()
+        low = analysis.spectrum[..., : self.config.phase_bins] * self.reference(phases, pitch_sent).conj()
         energy = low.real**2 + low.imag**2
         # Compressed to the square root, relative to the frame's own level: what counts is the angle.
         mean = energy.mean(-1, keepdim=True)
         scale = ((energy + 1e-3 * mean + 1e-7) * (mean + 1e-7)) ** -0.25
         features = torch.cat([low.real * scale, low.imag * scale, analysis.hidden.float()], -1)
         x, block = self.block(self.input(features), block)
-        return unit_power(self.output(self.norm(x)).float(), self.power, training=self.training), (past, source, block)
+        return unit_power(self.output(self.norm(x)).float(), self.power, training=self.training), (source, block)
 
 
 class PhaseReference(nn.Module):

@@ -28,7 +28,7 @@ from linnet.lab.losses.reconstruction import BalanceLoss, MultiScaleMelLoss, Wav
 from linnet.lab.quant.phase import PhaseQuantizer
 from linnet.lab.quant.predictive import PredictiveQuantizer
 from linnet.lab.share import Share, gather_batch
-from linnet.lab.systems.codec import Codec, Coded, Received, steady
+from linnet.lab.systems.codec import Codec, Coded, steady
 from linnet.lab.train.checkpoint import (
     Checkpoint,
     Progress,
@@ -194,16 +194,15 @@ class Trainer:
         share = Share(generator, stage.batch, self.rank, self.world)
         alone = stage.adversarial and self.progress.step < stage.discriminator_warmup_steps
         with torch.set_grad_enabled(not alone):
-            losses, coded, received = self._losses(stage, samples, wanted, pitch_steps, share)
-            output = None if received is None else self._decode(received)
+            losses, coded, output, quality = self._losses(stage, samples, wanted, pitch_steps, share)
         rival_metrics: dict[str, float] = {}
-        if received is not None and output is not None:
+        if output is not None:
             target = wanted[:, : output.shape[1]]
             if stage.adversarial:
                 rival_metrics = self._train_discriminators(stage, output, target)
                 if alone:
                     return rival_metrics
-            losses |= self._reconstruction_losses(stage, output, target, received.quality)
+            losses |= self._reconstruction_losses(stage, output, target, quality)
         total = torch.stack([stage.losses[name] * value for name, value in losses.items() if name in stage.losses]).sum()
         # Shares may differ by a clip; every clip counts alike.
         total = total * (len(samples) * self.world / stage.batch)
@@ -242,9 +241,10 @@ class Trainer:
 
     def _losses(
         self, stage: Stage, samples: Tensor, wanted: Tensor, pitch_steps: Tensor, share: Share
-    ) -> tuple[dict[str, Tensor], Coded | None, Received | None]:
-        """The stage's losses on codes and pitch by name, what was quantized, and what is to be decoded."""
-        codec, losses, coded, received = self.codec, {}, None, None
+    ) -> tuple[dict[str, Tensor], Coded | None, Tensor | None, Tensor | None]:
+        """The stage's losses on codes and pitch by name, what was quantized, the samples that are heard, without the delay, and
+        from how many layers each of their frames is."""
+        codec, losses, coded, received, output = self.codec, {}, None, None, None
         decodes = stage.adversarial or any(name in stage.losses for name in RECONSTRUCTION)
         with self._autocast():
             if "pitch" in stage.losses:
@@ -259,29 +259,34 @@ class Trainer:
                 if decodes:
                     codes = torch.where(arrived.unsqueeze(-1), codec.draw_layers(coded.codes, share), -1)
                     received = codec.pass_straight(coded, codec.receive(codes))
+            if received is not None:
+                output = codec.decode(received)
+            if coded is not None:
+                latent = coded.latent
+            elif "alignment" in stage.losses or stage.bottleneck == "enhanced":
+                spectrum = codec.spectrum(samples)
+                latent = codec.analyse(spectrum, pitch_steps).latent
+                if stage.bottleneck == "enhanced":
+                    output = codec.resynthesised(spectrum)
             if "alignment" in stage.losses:
-                latent = codec.analyse(samples, pitch_steps).latent if coded is None else coded.latent
                 losses["alignment"] = self._misalignment(latent, wanted)
-        return losses, coded, received
+        if output is not None:
+            output = output.float()[:, codec.delay :]
+        return losses, coded, output, None if received is None else received.quality
 
     def _misalignment(self, latent: Tensor, wanted: Tensor) -> Tensor:
         """Squared error and one less the cosine to the teacher's latent of the target (progressive refinement, section 2.2)."""
         assert self.teacher is not None
         with torch.no_grad():
-            target = self.teacher.analyse(wanted, self.teacher.track(wanted)).latent
+            target = self.teacher.analyse(self.teacher.spectrum(wanted), self.teacher.track(wanted)).latent
         behind = self.codec.config.lookahead - self.teacher.config.lookahead
         latent, target = latent[:, behind:], target[:, : target.shape[1] - behind]
         cosine = torch.nn.functional.cosine_similarity(latent, target, dim=-1)
         return (latent - target).square().mean() + (1 - cosine).mean()
 
-    def _decode(self, received: Received) -> Tensor:
-        """Samples without the delay."""
-        with self._autocast():
-            return self.codec.decode(received).float()[:, self.codec.delay :]
-
-    def _reconstruction_losses(self, stage: Stage, output: Tensor, target: Tensor, quality: Tensor) -> dict[str, Tensor]:
+    def _reconstruction_losses(self, stage: Stage, output: Tensor, target: Tensor, quality: Tensor | None) -> dict[str, Tensor]:
         losses = {name: loss(output, target) for name, loss in self.reconstruction.items() if name in stage.losses}
-        if "waveform" in stage.losses:
+        if "waveform" in stage.losses and quality is not None:
             # Where the phase arrived; what only some of its layers say is too vague to be insisted on.
             system = self.recipe.system
             arrived = (quality - system.spectrum_layers).clamp(min=0) / max(system.phase_layers, 1)
@@ -302,7 +307,7 @@ class Trainer:
         batches = min(-(-_FIT_FRAMES // (stage.batch * stage.crops.frames)), _FIT_BATCHES)
         drawn = [self._draw(sampler, stage, 1 << 40 | number) for number in range(batches)]
         if not codec.quantizer.fitted:
-            latent = torch.cat([codec.analyse(samples, pitch).latent for samples, _, pitch in drawn])
+            latent = torch.cat([codec.analyse(codec.spectrum(samples), pitch).latent for samples, _, pitch in drawn])
             pitch = torch.cat([pitch for _, _, pitch in drawn])
             codec.quantizer.fit(latent, pitch, torch.Generator().manual_seed(self.recipe.seed))
         if phase is not None and not phase.quantizer.fitted:

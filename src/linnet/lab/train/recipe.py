@@ -17,8 +17,8 @@ from linnet.lab.systems.source_filter import SourceFilterConfig
 
 T = TypeVar("T")
 
-PARTS = ("encoder", "quantizer", "phase", "decoder", "tracker")
-BOTTLENECKS = ("noise", "quantized", "none")
+PARTS = ("enhancer", "encoder", "quantizer", "phase", "decoder", "tracker")
+BOTTLENECKS = ("noise", "quantized", "enhanced", "none")
 RECONSTRUCTION = ("mel", "loudness", "intelligibility", "balance", "waveform")
 LOSSES = (*RECONSTRUCTION, "adversarial", "feature_matching", "latent", "commitment", "alignment", "pitch")
 
@@ -28,7 +28,8 @@ class Stage:
     """One stretch of training: which parts learn, what stands between encoder and decoder, and what is minimised.
 
     `trains` names parts, the others stay frozen. `bottleneck` is "noise" (Gaussian, at a random level), "quantized" (a
-    random number of layers, with bursts of lost frames at `frame_loss` in a third of the clips) or "none". `losses` are
+    random number of layers, with bursts of lost frames at `frame_loss` in a third of the clips), "enhanced" (nothing is coded:
+    what the enhancer lets pass is heard as it is) or "none". `losses` are
     weights by name: mel, loudness, intelligibility, balance (reconstruction) and waveform (where the phase's layers arrive),
     adversarial and feature_matching (with the recipe's discriminators, which learn at `discriminator_learning_rate`, alone
     for the first `discriminator_warmup_steps`), latent (what the quantizers learn from) and commitment (what the encoders
