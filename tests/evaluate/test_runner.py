@@ -18,8 +18,9 @@ from linnet.evaluate.codecs import Codec, Coded, Contestant
 from linnet.evaluate.codecs.g711 import G711
 from linnet.evaluate.metrics import METRICS as KNOWN
 from linnet.evaluate.runner import MetricError, Report, evaluate
-from linnet.evaluate.sets import Clip, SetError, find_clips, find_files
+from linnet.evaluate.sets import Clip, SetError, find_clips, find_files, said_of_each
 from linnet.evaluate.store import Store
+from linnet.evaluate.tables import as_markdown, as_text
 
 RATE = 16_000
 SPEECH = Path(__file__).parents[1] / "data" / "speech.flac"
@@ -110,6 +111,23 @@ def test_rows_and_means(folder: Path, gain: Gain, tmp_path: Path) -> None:
     assert report.rows[1].notes == ["level is -6.0 dB off"]
     assert [(skipped.codec, skipped.reason) for skipped in report.skipped] == [("missing", "missing not found: apt install it")]
     assert json.loads(json.dumps(report.to_json(), allow_nan=False))["rows"][-1]["kbps"] is None
+
+
+def test_means_by_what_a_corpus_says_of_its_speakers(folder: Path, gain: Gain, tmp_path: Path) -> None:
+    (folder / "torn.wav").unlink()
+    entries = ["a.wav,speech,test,de", "deep/b.flac,speech,test,ml", "silent.wav,speech,test,"]
+    (folder / "manifest.csv").write_text("\n".join(["path,kind,split,language", *entries]))
+    report = evaluate([Contestant(gain, (2.0, 1.0))], find_clips(folder), METRICS, Store(tmp_path / "store"))
+    report = report.by("language", said_of_each(folder, "language"), METRICS)
+    found = [(one.group, one.label, one.files) for one in report.groups]
+    assert found[:3] == [("language de", "gain 2", 1), ("language de", "gain 1", 1), ("language ml", "gain 2", 1)]
+    assert found[-1][0] == "language unknown"
+    assert "language ml" in as_text(report, METRICS)
+    assert "| language ml | gain 1 | 1 |" in as_markdown(report, METRICS, "linnet", 3)
+    with pytest.raises(SetError, match="no column 'accent'"):
+        said_of_each(folder, "accent")
+    with pytest.raises(SetError, match="no corpus"):
+        said_of_each(folder / "deep", "language")
 
 
 def test_processes_change_nothing(folder: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from linnet.evaluate.metrics import METRICS
 from linnet.evaluate.page import write_page
 from linnet.evaluate.report import Report
 from linnet.evaluate.runner import evaluate as run
-from linnet.evaluate.sets import Clip
+from linnet.evaluate.sets import Clip, said_of_each
 from linnet.evaluate.store import Store
 from linnet.evaluate.tables import as_csv, as_json, as_markdown, as_text, told
 from linnet.writing import write_text
@@ -44,6 +44,7 @@ _engine_options = options(
         show_default=True,
         help="Judge against the speech without what disturbs it, or against what the codec was given.",
     ),
+    click.option("--by", multiple=True, help="Means by a column of the corpus's manifest, too, like language. Repeatable."),
 )
 
 
@@ -147,15 +148,19 @@ def _document(done: Done) -> dict[str, Any]:
 
 
 def _run(
-    folder: Path, chosen_codecs: Sequence[Contestant], metrics: str | None, jobs: int | None, against: str, **chosen: Any
-) -> Done:
+    folder: Path, chosen_codecs: Sequence[Contestant], metrics: str | None, jobs: int | None, against: str,
+    by: tuple[str, ...], **chosen: Any,
+) -> Done:  # fmt: skip
     names = _metrics(metrics)
+    columns = {column: said_of_each(folder, column) for column in by}
     clips, store = chosen_clips(folder, **chosen)
     if against == "input":
         clips = [replace(clip, reference=None, reference_sha256="") for clip in clips]
     report = measured(chosen_codecs, clips, names, store, jobs)
     if report.rows and all(row.error for row in report.rows):
         raise LinnetError(f"nothing could be measured; {len(report.rows)} failed, the first is {told(report.rows[0])}")
+    for column, said in columns.items():
+        report = report.by(column, said, names)
     return Done(report, names, clips, store)
 
 

@@ -6,7 +6,7 @@ What lies where it should not (see `linnet.evaluate.alignment`) keeps its scores
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -58,9 +58,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """One codec at one rate under one condition over all files: means of kbit/s and of every metric, and how many files
-    were left out."""
+    """One codec at one rate under one condition over all files, or those of a group, like 'language de': means of kbit/s and of
+    every metric, over how many files, and how many were left out."""
 
+    group: str
     label: str
     codec: str
     condition: str
@@ -68,6 +69,7 @@ class Summary:
     bandwidth_hz: int
     delay_ms: float
     means: dict[str, Mean]
+    files: int
     faults: int
 
 
@@ -81,11 +83,13 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a run found, files and codecs in the order in which they were given."""
+    """Everything that a run found, files and codecs in the order in which they were given; `groups` are means over some of the
+    files."""
 
     rows: list[Row]
     summaries: list[Summary]
     skipped: list[Skipped]
+    groups: list[Summary] = field(default_factory=list)
 
     @property
     def errors(self) -> list[Row]:
@@ -109,24 +113,33 @@ class Report:
             found[one, other] = paired_test([scores[one][file] for file in both], [scores[other][file] for file in both])
         return found
 
+    def by(self, column: str, said: dict[str, str], metrics: Sequence[str]) -> Report:
+        """With a group for each of the values that `said` has for the files in this column, in alphabetical order."""
+        alike: dict[str, list[Row]] = {}
+        for row in self.rows:
+            alike.setdefault(said.get(row.file.removeprefix(f"{row.condition}/")) or "unknown", []).append(row)
+        groups = [one for value in sorted(alike) for one in summarize(alike[value], metrics, f"{column} {value}")]
+        return replace(self, groups=[*self.groups, *groups])
+
     def to_json(self) -> dict[str, Any]:
         """As plain values; nan, which JSON has not, becomes None."""
         plain: dict[str, Any] = without_nan(asdict(self))
         return plain
 
 
-def summarize(rows: Sequence[Row], metrics: Sequence[str]) -> list[Summary]:
+def summarize(rows: Sequence[Row], metrics: Sequence[str], group: str = "") -> list[Summary]:
     """Means over the files of each condition, codec and rate, in the order of their first rows; failed rows are left out."""
     alike: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if not row.error:
             alike.setdefault((row.condition, row.label), []).append(row)
-    return [_summary(label, found, metrics) for (_, label), found in alike.items()]
+    return [_summary(group, label, found, metrics) for (_, label), found in alike.items()]
 
 
-def _summary(label: str, found: Sequence[Row], metrics: Sequence[str]) -> Summary:
+def _summary(group: str, label: str, found: Sequence[Row], metrics: Sequence[str]) -> Summary:
     scored = [row for row in found if not row.fault]
     return Summary(
+        group=group,
         label=label,
         codec=found[0].codec,
         condition=found[0].condition,
@@ -134,6 +147,7 @@ def _summary(label: str, found: Sequence[Row], metrics: Sequence[str]) -> Summar
         bandwidth_hz=max(row.bandwidth_hz for row in found),
         delay_ms=float(np.median([row.delay_ms for row in found])),
         means={name: bootstrap_mean([row.scores[name] for row in scored]) for name in metrics},
+        files=len(scored),
         faults=len(found) - len(scored),
     )
 

@@ -105,6 +105,18 @@ def find_recordings(folder: Path, kind: str, split: str) -> list[Recording]:
     )
 
 
+def said_of_each(folder: Path, column: str) -> dict[str, str]:
+    """What a corpus's manifest says in one column, like a speaker's language, by each recording's name as clips have it.
+
+    Raises:
+        SetError: if there is no manifest, or no such column.
+    """
+    manifest = folder / "manifest.csv"
+    if not manifest.is_file():
+        raise SetError(f"{folder} is no corpus: without a manifest.csv nobody knows a {column}")
+    return {entry["path"]: entry[column] for entry in _entries(manifest, {"path", column})}
+
+
 def read_audio(path: Path) -> npt.NDArray[np.float64]:
     """A file as one channel at 16 kHz, [samples].
 

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 
 from linnet.evaluate.metrics import METRICS
-from linnet.evaluate.report import Report, Row
+from linnet.evaluate.report import Report, Row, Summary
 from linnet.evaluate.statistics import Mean
 
 
 def as_text(report: Report, metrics: Sequence[str]) -> str:
     """The means as a table in columns for a terminal."""
-    table = _table(report, metrics)
+    return "\n\n".join(_columns(table) for table in _tables(report, metrics))
+
+
+def _columns(table: list[list[str]]) -> str:
     names = table[0].index("codec") + 1  # columns that are names, and stand to the left
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     return "\n".join(
@@ -30,10 +33,11 @@ def as_text(report: Report, metrics: Sequence[str]) -> str:
 
 def as_markdown(report: Report, metrics: Sequence[str], command: str, n_files: int) -> str:
     """The means as a page that says which command made it, and what each metric does not hear."""
-    header, *body = _table(report, metrics)
     lines = [f"Made by `{command}`.", ""]
     lines.append(f"{n_files} files, judged at 16 kHz; means over files with 95 % bootstrap intervals.")
-    lines += ["", *(f"| {' | '.join(line)} |" for line in (header, ["---", *["---:"] * (len(header) - 1)], *body)), ""]
+    for header, *body in _tables(report, metrics):
+        lines += ["", *(f"| {' | '.join(line)} |" for line in (header, ["---", *["---:"] * (len(header) - 1)], *body))]
+    lines.append("")
     for name in metrics:
         better = "higher" if METRICS[name].higher_is_better else "lower"
         lines.append(f"- `{name}`: {better} is better; blind to {METRICS[name].blind_to}.")
@@ -73,23 +77,26 @@ def told(row: Row) -> str:
     return f"{row.file}: {row.label + ': ' if row.codec else ''}{row.error or row.fault}"
 
 
-def _table(report: Report, metrics: Sequence[str]) -> list[list[str]]:
-    """The means, with the condition in front if there is any but clean speech."""
+def _tables(report: Report, metrics: Sequence[str]) -> list[list[list[str]]]:
+    """The means over all files, and those of the groups if there are any; the condition in front if there is any but clean
+    speech."""
     units = [METRICS[name].unit for name in metrics]
     several = report.conditions not in ([], ["clean"])
-    header = [
-        *(["condition"] if several else []),
-        "codec",
-        "kbit/s",
-        "kHz",
-        *(f"{name}, {unit}" if unit else name for name, unit in zip(metrics, units, strict=True)),
-    ]
-    rows = []
-    for summary in report.summaries:
-        front = [summary.condition, summary.label] if several else [summary.label]
-        means = (_cell(summary.means[name]) for name in metrics)
-        rows.append([*front, f"{summary.kbps:.2f}", f"{summary.bandwidth_hz / 1000:g}", *means])
-    return [header, *rows]
+    names = [*(["condition"] if several else []), "codec"]
+    figures = ["kbit/s", "kHz", *(f"{name}, {unit}" if unit else name for name, unit in zip(metrics, units, strict=True))]
+
+    def called(summary: Summary) -> list[str]:
+        return [summary.condition, summary.label] if several else [summary.label]
+
+    def means(summary: Summary) -> list[str]:
+        cells = (_cell(summary.means[name]) for name in metrics)
+        return [f"{summary.kbps:.2f}", f"{summary.bandwidth_hz / 1000:g}", *cells]
+
+    tables = [[[*names, *figures], *([*called(one), *means(one)] for one in report.summaries)]]
+    if report.groups:
+        lines = ([one.group, *called(one), str(one.files), *means(one)] for one in report.groups)
+        tables.append([["group", *names, "files", *figures], *lines])
+    return tables
 
 
 def _cell(mean: Mean) -> str:
