@@ -269,9 +269,26 @@ def test_compare(offered: Gain, folder: Path, tmp_path: Path) -> None:
     assert written["skipped"] == [{"codec": "missing", "reason": "missing not found: apt install it"}]
 
 
+def test_shards_fill_one_cache(offered: Gain, folder: Path, tmp_path: Path) -> None:
+    def compared(*more: str) -> list[str]:
+        args = [str(folder), "--codec", "gain", "--kbps", "1", "--metrics", "si_sdr", "--jobs", "1", *more]
+        args += ["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+        assert CliRunner().invoke(cli.compare, args, catch_exceptions=False).exit_code == 0
+        return [row["file"] for row in json.loads((tmp_path / "out" / "results.json").read_text())["rows"]]
+
+    parts = [compared("--shard", f"{place}/2") for place in (1, 2)]
+    assert offered.count == 3
+    whole = compared()
+    assert offered.count == 3  # of the whole nothing is left to do
+    assert sorted(parts[0] + parts[1]) == sorted(whole)
+    assert all(parts)
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
+        (["--shard", "3/2"], "--shard '3/2'"),
+        (["--shard", "half"], "--shard 'half'"),
         (["--kbps", "one"], "--kbps 'one'"),
         (["--kbps", "nan"], "--kbps 'nan'"),
         (["--codec", "g711a@0"], "more than 0"),

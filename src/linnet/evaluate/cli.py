@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ class OptionError(LinnetError):
 
 _engine_options = options(
     set_options,
+    click.option("--shard", help="K/N: only every N-th clip, from the K-th; others take the others, into the same --cache."),
     click.option("--metrics", help=f"Some of {','.join(METRICS)}; default: the quick ones that are installed; all."),
     click.option(
         "--against",
@@ -147,10 +149,17 @@ def _document(done: Done) -> dict[str, Any]:
 
 
 def _run(
-    folder: Path, chosen_codecs: Sequence[Contestant], metrics: str | None, jobs: int | None, against: str, **chosen: Any
+    folder: Path,
+    chosen_codecs: Sequence[Contestant],
+    shard: str | None,
+    metrics: str | None,
+    jobs: int | None,
+    against: str,
+    **chosen: Any,
 ) -> Done:
-    names = _metrics(metrics)
+    names, part = _metrics(metrics), _shard(shard or "1/1")
     clips, store = chosen_clips(folder, **chosen)
+    clips = clips[part]
     if against == "input":
         clips = [replace(clip, reference=None, reference_sha256="") for clip in clips]
     report = measured(chosen_codecs, clips, names, store, jobs)
@@ -233,6 +242,15 @@ def _rates(text: str) -> tuple[float, ...]:
     if not rates or not all(0 < rate < math.inf for rate in rates):
         raise OptionError(f"--kbps {text!r} is no list of rates: give kbit/s with commas between, like 1,6")
     return rates
+
+
+def _shard(text: str) -> slice:
+    """What --shard says, as a slice of the clips."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    place, number = (int(part) for part in found.groups()) if found else (0, 0)
+    if not 1 <= place <= number:
+        raise OptionError(f"--shard {text!r} is no part: give K/N, like 1/8 for the first of eight")
+    return slice(place - 1, None, number)
 
 
 def _cores() -> int:

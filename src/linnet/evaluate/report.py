@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from linnet.evaluate.alignment import Alignment
-from linnet.evaluate.statistics import Mean, Paired, bootstrap_mean, paired_test
+from linnet.evaluate.metrics import METRICS
+from linnet.evaluate.statistics import Mean, Paired, bootstrap_mean, paired_test, rank_correlation
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,17 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """Spearman's rank correlation of two metrics: over all clips of all codecs, and over the codecs' means.
+
+    1 if what one calls better the other calls better too; nan of fewer than three.
+    """
+
+    clips: float
+    codecs: float
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that a run found, files and codecs in the order in which they were given."""
 
@@ -108,6 +120,18 @@ class Report:
             both = [file for file in scores[one] if file in scores[other]]
             found[one, other] = paired_test([scores[one][file] for file in both], [scores[other][file] for file in both])
         return found
+
+    def agreements(self, metrics: Sequence[str], condition: str) -> dict[tuple[str, str], Agreement]:
+        """Every two metrics under one condition, by their names."""
+        rows = [row for row in self.rows if row.condition == condition and not row.error and not row.fault]
+        means = [one.means for one in self.summaries if one.condition == condition]
+        sign = {name: 1 if METRICS[name].higher_is_better else -1 for name in metrics}
+        clips = {name: [sign[name] * row.scores[name] for row in rows] for name in metrics}
+        codecs = {name: [sign[name] * of_codec[name].value for of_codec in means] for name in metrics}
+        return {
+            (one, other): Agreement(rank_correlation(clips[one], clips[other]), rank_correlation(codecs[one], codecs[other]))
+            for one, other in combinations(metrics, 2)
+        }
 
     def to_json(self) -> dict[str, Any]:
         """As plain values; nan, which JSON has not, becomes None."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from linnet.evaluate.metrics import METRICS
-from linnet.evaluate.report import Report, Row
+from linnet.evaluate.report import Report, Row, without_nan
 from linnet.evaluate.statistics import Mean
 
 
@@ -50,7 +51,13 @@ def as_json(report: Report, metrics: Sequence[str], command: str, n_files: int) 
         name: {"unit": metric.unit, "higher_is_better": metric.higher_is_better, "blind_to": metric.blind_to}
         for name, metric in ((name, METRICS[name]) for name in metrics)
     }
-    return {"command": command, "files": n_files, "metrics": described, **report.to_json()}
+    agreements = [
+        {"condition": condition, "metrics": list(pair), **asdict(found)}
+        for condition in report.conditions
+        for pair, found in report.agreements(metrics, condition).items()
+    ]
+    plain = without_nan({"agreements": agreements})
+    return {"command": command, "files": n_files, "metrics": described, **plain, **report.to_json()}
 
 
 def as_csv(report: Report, metrics: Sequence[str]) -> str:

@@ -241,10 +241,12 @@ $("about").append(`${data.files} files, judged at 16 kHz. Made by `, make("code"
 $("metric").append(...metrics.map((metric) => make("option", { value: metric }, title(metric))));
 $("metric").addEventListener("change", () => { state.metric = $("metric").value; drawMetric(); });
 $("condition").append(...data.conditions.map((condition) => make("option", { value: condition }, condition)));
-$("condition").addEventListener("change", () => { state.condition = $("condition").value; drawMeans(); drawMetric(); });
+$("condition").addEventListener("change", () => { state.condition = $("condition").value; drawMeans(); drawMetric(); drawAgreements(); });
 for (const id of ["choose-condition", "conditions-section"]) $(id).hidden = data.conditions.length < 2;
+$("agreements-section").hidden = metrics.length < 2;
 window.addEventListener("resize", drawCurves);
 drawMeans();
 drawListening();
 drawMetric();
+drawAgreements();
 startPlayer();
