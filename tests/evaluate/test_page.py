@@ -260,7 +260,7 @@ def test_in_a_browser_conditions_are_chosen(noisy_tab: Any) -> None:
     noisy_tab.select_option("#condition", "shaped@0")
     assert abs(si_sdr()) < 5
     assert noisy_tab.locator("#files tbody tr").all_inner_texts()[0].startswith("▶ shaped@0/a.flac")
-    assert noisy_tab.locator("#conditions thead th").all_inner_texts() == ["si_sdr, dB", "clean", "shaped@0"]
+    assert noisy_tab.locator("#conditions thead th").all_inner_texts() == ["si_sdr\ndB", "clean", "shaped@0"]
     noisy_tab.keyboard.press("ArrowDown")
     noisy_tab.wait_for_selector("#spectrogram[data-drawn='1 0']")
     assert noisy_tab.locator("#versions button").all_inner_texts() == [

@@ -25,6 +25,11 @@ const color = (label) => `var(--c${codecs.indexOf(codecOf.get(label) ?? label) %
 const dot = (label) => make("span", { class: "dot", style: `background:${color(label)}` });
 const better = (metric) => (data.metrics[metric].higher_is_better ? 1 : -1);
 const title = (metric) => metric + (data.metrics[metric].unit ? `, ${data.metrics[metric].unit}` : "");
+/** A path as nodes that may only be broken behind its slashes. */
+const path = (name) => name.split(/(?<=\/)/).flatMap((part) => [part, make("wbr")]);
+/** A column's title with what follows the comma, its unit, below it. */
+const heading = (text) => text.split(", ").map((part, index) => (index ? make("span", { class: "interval" }, part) : part));
+const range = (low, high) => make("span", { class: "interval" }, `${short(low)} … ${short(high)}`);
 
 function short(value) {
   if (value === null || value === undefined) return "–";
@@ -57,7 +62,7 @@ function table(element, columns, rows, sorted = -1) {
         direction = index === column ? -direction : -(one.best || -1);
         column = index;
         draw();
-      } }, one.title),
+      } }, ...heading(one.title)),
     ));
     const body = order.map((row) => make("tr", {}, ...columns.map((one, index) => {
       const cell = one.cell(row);
@@ -83,9 +88,8 @@ function drawMeans() {
       best: better(metric),
       cell: (row) => {
         const mean = row.means[metric];
-        const interval = mean.files ? `${short(mean.low)} – ${short(mean.high)}` : "";
         const unscored = mean.unscored ? `, ${mean.unscored} without a score` : "";
-        return make("td", { title: `${mean.files} files${unscored}` }, short(mean.value), make("span", { class: "interval" }, interval));
+        return make("td", { title: `${mean.files} files${unscored}` }, short(mean.value), ...(mean.files ? [range(mean.low, mean.high)] : []));
       },
     })),
   ], shown());
@@ -106,8 +110,7 @@ function drawConditions() {
       title: condition, value: (label) => found.get(`${label}\n${condition}`)?.value, best: better(metric),
       cell: (label) => {
         const mean = found.get(`${label}\n${condition}`);
-        const interval = mean?.files ? `${short(mean.low)} – ${short(mean.high)}` : "";
-        return make("td", {}, short(mean?.value), make("span", { class: "interval" }, interval));
+        return make("td", {}, short(mean?.value), ...(mean?.files ? [range(mean.low, mean.high)] : []));
       },
     })),
   ], labels);
@@ -124,7 +127,7 @@ function drawListening() {
     const element = make("table");
     table(element, [
       { title: test.title, value: (row) => row.system, cell: (row) => (codecOf.has(row.system) ? named(row.system) : make("th", { scope: "row" }, row.system)), best: 0 },
-      { title: "mean", value: (row) => row.mean, best: 1, cell: (row) => make("td", {}, short(row.mean), make("span", { class: "interval" }, `${short(row.low)} – ${short(row.high)}`)) },
+      { title: "mean", value: (row) => row.mean, best: 1, cell: (row) => make("td", {}, short(row.mean), range(row.low, row.high)) },
       { title: `${low} to ${high}`, value: (row) => row.mean, best: 0, cell: (row) => make("td", { class: "ruler" },
         make("span", { style: `left:${share(Math.max(low, row.low))};right:calc(100% - ${share(row.high)})` }), make("i", { style: `left:${share(row.mean)}` })) },
       { title: "ratings", value: (row) => row.ratings, best: 0, cell: (row) => make("td", {}, `${row.ratings}`) },
@@ -254,8 +257,8 @@ function drawFiles() {
   };
   table($("files"), [
     { title: "file", value: (file) => file, best: 0, cell: (file) => clipOf.has(file)
-      ? make("td", {}, make("button", { type: "button", class: "link", onclick: () => { showClip(clipOf.get(file)); $("listen").scrollIntoView(); } }, `▶ ${file}`))
-      : make("td", {}, file) },
+      ? make("td", {}, make("button", { type: "button", class: "link", onclick: () => { showClip(clipOf.get(file)); $("listen").scrollIntoView(); } }, "▶ ", ...path(file)))
+      : make("td", {}, ...path(file)) },
     ...shown().map(({ label }) => ({
       title: label, value: (file) => score(file, label), best: 0,
       cell: (file) => byFile.get(file).get(label)?.problem ? make("td", { class: "bad" }, "left out") : make("td", {}, short(score(file, label))),
