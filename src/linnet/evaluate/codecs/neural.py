@@ -7,6 +7,7 @@ laboratory's torch excludes. All run on one thread, so that results do not depen
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 from abc import abstractmethod
@@ -19,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from linnet.evaluate.codecs.base import Codec, Coded, file_identity, to_int16
+from linnet.evaluate.codecs.base import Codec, Coded, to_int16
 from linnet.evaluate.metrics import Samples
 
 LYRA_FOLDER = "LINNET_LYRA"
@@ -49,8 +50,8 @@ class Lyra(Codec):
 
     def identity(self) -> str:
         """See `Codec.identity`."""
-        files = [file_identity(_lyra_folder() / file) for file in _LYRA_FILES]
-        return f"{files} ai-edge-litert {version('ai-edge-litert')}"
+        digests = [hashlib.sha256((_lyra_folder() / file).read_bytes()).hexdigest()[:16] for file in _LYRA_FILES]
+        return f"{digests} ai-edge-litert {version('ai-edge-litert')}"
 
     def run(self, samples: Samples, kbps: float) -> Coded:
         """See `Codec.run`."""
