@@ -233,6 +233,7 @@ def test_in_a_browser_a_metric_is_chosen(tab: Any) -> None:
     assert "log_mel" in str(tab.get_attribute("#curves svg", "aria-label"))
     assert tab.locator("#pairs thead th").first.inner_text() == "log_mel, dB"
     assert tab.locator("#files tbody tr").count() == 2
+    assert tab.locator("#left-out li").count() == 0
     assert tab.locator("#agreements thead th").all_inner_texts() == ["", *METRICS]
 
 

@@ -159,6 +159,47 @@ def test_what_lies_elsewhere_stays_out_of_the_mean(gain: Gain, tmp_path: Path) -
     assert report.errors == report.rows
 
 
+@dataclass(frozen=True)
+class Planted(Broken):
+    """Gives back what it took, but for one thing that is wrong with it."""
+
+    wrong: str = ""
+
+    def identity(self) -> str:
+        return self.wrong
+
+    def run(self, samples: np.ndarray, kbps: float) -> Coded:
+        made = {
+            "nothing": samples,
+            "delay": np.pad(samples, (7, 0))[:-7],
+            "polarity": -samples,
+            "level": samples * 10 ** (-6 / 20),
+            "swapped": np.roll(samples, len(samples) // 2),
+        }
+        return Coded(made[self.wrong], 1000 * kbps, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "fault", "note"),
+    [
+        ("nothing", "", ""),
+        ("delay", "shifted by +7 samples (+0.44 ms)", ""),
+        ("polarity", "", "polarity is flipped"),
+        ("level", "", "level is -6.0 dB off"),
+        ("swapped", "not the same recording", ""),
+    ],
+)
+def test_what_is_planted_is_told(tmp_path: Path, wrong: str, fault: str, note: str) -> None:
+    report = run(tmp_path, Planted(wrong=wrong), [SPEECH], rates=(1.0,))
+    (row,) = report.rows
+    assert row.fault.startswith(fault)
+    assert bool(row.fault) == bool(fault)
+    assert row.notes == [note] * bool(note)
+    assert report.summaries[0].means["si_sdr"].files == (0 if fault else 1)  # what lies elsewhere is not averaged in
+    told = [("clean", f"broken 1: 1 of 1 files are odd, like {row.file}: {note}")]
+    assert report.oddities == told * bool(note)
+
+
 def test_an_unknown_delay_is_measured(gain: Gain, tmp_path: Path) -> None:
     (row,) = run(tmp_path, replace(gain, late=160, known_delay=None), [SPEECH]).rows
     assert row.delay_ms == 10.0

@@ -22,7 +22,8 @@ _TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 _STYLE = """
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(250px, 1fr)); gap: 14px; }
 .charts svg { width: 100%; height: auto; }
-.charts text { fill: var(--faint); font: 11px system-ui, sans-serif; stroke: var(--ground); stroke-width: 3px; paint-order: stroke; }
+.charts text { fill: var(--faint); font: 11px system-ui, sans-serif; }
+.charts text { stroke: var(--ground); stroke-width: 3px; paint-order: stroke; }
 .charts .grid { stroke: var(--line); }
 .charts .limit { stroke: var(--bad); stroke-dasharray: 5 4; }
 .charts .limit-name { fill: var(--bad); }

@@ -192,6 +192,8 @@ def _print(done: Done) -> None:
         click.echo(f"{skipped.codec} is skipped: {skipped.reason}", err=True)
     for row in done.report.errors:
         click.echo(told(row), err=True)
+    for _, line in done.report.oddities:
+        click.echo(line, err=True)
 
 
 def command_line() -> str:

@@ -105,6 +105,20 @@ class Report:
         return [row for row in self.rows if row.error or row.fault]
 
     @property
+    def oddities(self) -> list[tuple[str, str]]:
+        """A condition and a line for each codec under it of which some files are odd though their scores stand."""
+        alike: dict[tuple[str, str], list[Row]] = {}
+        for row in self.rows:
+            alike.setdefault((row.condition, row.label), []).append(row)
+        lines = []
+        for (condition, label), found in alike.items():
+            odd = [row for row in found if row.notes]
+            if odd:
+                told = f"{label}: {len(odd)} of {len(found)} files are odd, like {odd[0].file}: {odd[0].notes[0]}"
+                lines.append((condition, told))
+        return lines
+
+    @property
     def conditions(self) -> list[str]:
         """The names of all conditions, in the order in which they came."""
         return list(dict.fromkeys(row.condition for row in self.rows))

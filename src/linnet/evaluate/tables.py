@@ -42,6 +42,7 @@ def as_markdown(report: Report, metrics: Sequence[str], command: str, n_files: i
     lines += [f"- {label}: {n} files have no `{name}`." for (label, name), n in unscored.items() if n]
     lines += [f"- Skipped: {skipped.codec}: {skipped.reason}" for skipped in report.skipped]
     lines += [f"- Left out: {told(row)}" for row in report.errors]
+    lines += [f"- {line}." for _, line in report.oddities]
     return "\n".join(lines) + "\n"
 
 

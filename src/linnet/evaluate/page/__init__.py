@@ -58,6 +58,7 @@ def write_page(
             for condition in report.conditions
         },
         "counts": {condition: len(files) for condition, files in worst[metrics[0]].items()},
+        "oddities": report.oddities,
         "agreements": document["agreements"],
         "pairs": {
             condition: {metric: _pairs(report, metric, condition) for metric in metrics} for condition in report.conditions

@@ -95,6 +95,7 @@ function drawMeans() {
   ], shown());
   const lines = data.skipped.map((one) => `${one.codec} is skipped: ${one.reason}`);
   for (const one of shown()) if (one.faults) lines.push(`${one.label}: ${one.faults} files are left out of its means (see below)`);
+  for (const [condition, line] of data.oddities) if (condition === state.condition) lines.push(line);
   $("left-out").replaceChildren(...lines.map((line) => make("li", {}, line)));
 }
 
