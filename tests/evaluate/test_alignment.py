@@ -47,6 +47,16 @@ def test_a_flip_is_told_and_no_fault(speech: np.ndarray) -> None:
     assert found.notes() == ["polarity is flipped"]
 
 
+def test_a_hum_is_no_evidence() -> None:
+    """A vowel with one strong formant correlates with itself at all its half periods: neither lag nor sign can be told."""
+    time = np.arange(2 * RATE) / RATE
+    swelling = np.sin(2 * np.pi * 3 * time) ** 2 * np.sin(2 * np.pi * 615 * time)
+    found = align(swelling, shift(-swelling, 1000 * 13 / RATE))
+    assert not found.exact
+    assert found.fault() == ""
+    assert found.notes() == []
+
+
 @pytest.mark.parametrize("gain_db", [-6.0, 6.0])
 def test_a_level_is_told_and_no_fault(speech: np.ndarray, gain_db: float) -> None:
     found = align(speech, speech * 10 ** (gain_db / 20))

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from linnet.evaluate import page as page_module
 from linnet.evaluate.codecs import Contestant
 from linnet.evaluate.codecs.g711 import G711
 from linnet.evaluate.conditions.grammar import parse_conditions
 from linnet.evaluate.conditions.making import Source, make_set
-from linnet.evaluate.page import hardest_files, write_page
+from linnet.evaluate.page import hardest_files, worst_files, write_page
 from linnet.evaluate.page.loudness import loudness
-from linnet.evaluate.report import Report, Row
+from linnet.evaluate.report import Report, Row, summarize
 from linnet.evaluate.runner import evaluate
 from linnet.evaluate.sets import find_clips
 from linnet.evaluate.store import Store
@@ -116,17 +117,43 @@ def test_the_pairs_are_in_the_page(parsed: Collector) -> None:
     assert 0 < p <= 1
 
 
+def test_the_agreements_are_in_the_page(parsed: Collector) -> None:
+    (agreement,) = json.loads(parsed.data)["agreements"]
+    assert (agreement["condition"], agreement["metrics"]) == ("clean", METRICS)
+    assert -1 <= agreement["clips"] <= 1
+    assert agreement["codecs"] is None  # of two codecs
+
+
+def test_a_large_set_stays_a_small_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worst in each metric are in the page, and what the others are is told."""
+    monkeypatch.setattr(page_module, "_TABLE_FILES", 2)
+    scores = {"a": (4.0, 9.0), "b": (2.0, 8.0), "c": (3.0, 7.0), "d": (5.0, 1.0)}
+    rows = [Row(file, "x", mode=1.0, scores=dict(zip(METRICS, found, strict=True))) for file, found in scores.items()]
+    report = Report(rows, summarize(rows, METRICS), [])
+    document = as_json(report, METRICS, "linnet compare", 4)
+    collector = Collector()
+    collector.feed(write_page(report, document, METRICS, Store(tmp_path), [], listen=2))
+    data = json.loads(collector.data)
+    assert data["worst"] == {"clean": {"si_sdr": ["b", "c"], "log_mel": ["a", "b"]}}
+    assert {row["file"] for row in data["rows"]} == {"a", "b", "c"}
+    assert data["counts"] == {"clean": 4}
+
+
 def test_the_hardest_files_come_first() -> None:
     """By both codecs together: 'b' is worst for one and near the mean of the other; lower is better in the last metric."""
     scores = {"good": {"a": 4.0, "b": 3.0, "c": 4.1}, "bad": {"a": 2.0, "b": 1.9, "c": 2.3}}
     rows = [
-        Row(file, codec, 1.0, scores={"si_sdr": value, "log_mel": value}, key=f"{codec}{file}")
+        Row(file, codec, mode=1.0, scores={"si_sdr": value, "log_mel": value}, key=f"{codec}{file}")
         for codec, of_files in scores.items()
         for file, value in of_files.items()
     ]
-    report = Report([*rows, Row("d", error="cannot be read")], [], [])
-    assert hardest_files(report, "si_sdr", 9) == ["b", "a", "c"]
-    assert hardest_files(report, "log_mel", 2) == ["c", "a"]
+    unscored = {"si_sdr": float("nan"), "log_mel": float("nan")}
+    others = [Row("d", error="cannot be read"), Row("e", "good", mode=1.0, scores=unscored, key="e")]
+    report = Report([*rows, *others, Row("f", "good", mode=1.0, fault="silent", scores=unscored, key="f")], [], [])
+    assert worst_files(report, "si_sdr") == {"clean": ["d", "f", "b", "a", "c", "e"]}
+    assert worst_files(report, "log_mel") == {"clean": ["d", "f", "c", "a", "b", "e"]}
+    worst = {"clean": ["d", "f", "b", "a"], "noise@0": ["g", "c"]}
+    assert hardest_files(report, worst, 3) == ["f", "c", "b"]  # those that have audio, by turns
 
 
 def test_loudness_is_the_standards() -> None:
@@ -206,6 +233,8 @@ def test_in_a_browser_a_metric_is_chosen(tab: Any) -> None:
     assert "log_mel" in str(tab.get_attribute("#curves svg", "aria-label"))
     assert tab.locator("#pairs thead th").first.inner_text() == "log_mel, dB"
     assert tab.locator("#files tbody tr").count() == 2
+    assert tab.locator("#left-out li").count() == 0
+    assert tab.locator("#agreements thead th").all_inner_texts() == ["", *METRICS]
 
 
 @pytest.fixture
@@ -232,7 +261,7 @@ def test_in_a_browser_conditions_are_chosen(noisy_tab: Any) -> None:
     noisy_tab.select_option("#condition", "shaped@0")
     assert abs(si_sdr()) < 5
     assert noisy_tab.locator("#files tbody tr").all_inner_texts()[0].startswith("▶ shaped@0/a.flac")
-    assert noisy_tab.locator("#conditions thead th").all_inner_texts() == ["si_sdr, dB", "clean", "shaped@0"]
+    assert noisy_tab.locator("#conditions thead th").all_inner_texts() == ["si_sdr\ndB", "clean", "shaped@0"]
     noisy_tab.keyboard.press("ArrowDown")
     noisy_tab.wait_for_selector("#spectrogram[data-drawn='1 0']")
     assert noisy_tab.locator("#versions button").all_inner_texts() == [

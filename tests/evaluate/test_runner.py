@@ -177,6 +177,47 @@ def test_what_lies_elsewhere_stays_out_of_the_mean(gain: Gain, tmp_path: Path) -
     assert report.errors == report.rows
 
 
+@dataclass(frozen=True)
+class Planted(Broken):
+    """Gives back what it took, but for one thing that is wrong with it."""
+
+    wrong: str = ""
+
+    def identity(self) -> str:
+        return self.wrong
+
+    def run(self, samples: np.ndarray, kbps: float) -> Coded:
+        made = {
+            "nothing": samples,
+            "delay": np.pad(samples, (7, 0))[:-7],
+            "polarity": -samples,
+            "level": samples * 10 ** (-6 / 20),
+            "swapped": np.roll(samples, len(samples) // 2),
+        }
+        return Coded(made[self.wrong], 1000 * kbps, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "fault", "note"),
+    [
+        ("nothing", "", ""),
+        ("delay", "shifted by +7 samples (+0.44 ms)", ""),
+        ("polarity", "", "polarity is flipped"),
+        ("level", "", "level is -6.0 dB off"),
+        ("swapped", "not the same recording", ""),
+    ],
+)
+def test_what_is_planted_is_told(tmp_path: Path, wrong: str, fault: str, note: str) -> None:
+    report = run(tmp_path, Planted(wrong=wrong), [SPEECH], rates=(1.0,))
+    (row,) = report.rows
+    assert row.fault.startswith(fault)
+    assert bool(row.fault) == bool(fault)
+    assert row.notes == [note] * bool(note)
+    assert report.summaries[0].means["si_sdr"].files == (0 if fault else 1)  # what lies elsewhere is not averaged in
+    told = [("clean", f"broken 1: 1 of 1 files are odd, like {row.file}: {note}")]
+    assert report.oddities == told * bool(note)
+
+
 def test_an_unknown_delay_is_measured(gain: Gain, tmp_path: Path) -> None:
     (row,) = run(tmp_path, replace(gain, late=160, known_delay=None), [SPEECH]).rows
     assert row.delay_ms == 10.0
@@ -287,9 +328,26 @@ def test_compare(offered: Gain, folder: Path, tmp_path: Path) -> None:
     assert written["skipped"] == [{"codec": "missing", "reason": "missing not found: apt install it"}]
 
 
+def test_shards_fill_one_cache(offered: Gain, folder: Path, tmp_path: Path) -> None:
+    def compared(*more: str) -> list[str]:
+        args = [str(folder), "--codec", "gain", "--kbps", "1", "--metrics", "si_sdr", "--jobs", "1", *more]
+        args += ["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+        assert CliRunner().invoke(cli.compare, args, catch_exceptions=False).exit_code == 0
+        return [row["file"] for row in json.loads((tmp_path / "out" / "results.json").read_text())["rows"]]
+
+    parts = [compared("--shard", f"{place}/2") for place in (1, 2)]
+    assert offered.count == 3
+    whole = compared()
+    assert offered.count == 3  # of the whole nothing is left to do
+    assert sorted(parts[0] + parts[1]) == sorted(whole)
+    assert all(parts)
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
+        (["--shard", "3/2"], "--shard '3/2'"),
+        (["--shard", "half"], "--shard 'half'"),
         (["--kbps", "one"], "--kbps 'one'"),
         (["--kbps", "nan"], "--kbps 'nan'"),
         (["--codec", "g711a@0"], "more than 0"),

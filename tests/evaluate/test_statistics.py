@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from linnet.evaluate import statistics
-from linnet.evaluate.statistics import bootstrap_mean, paired_test
+from linnet.evaluate.report import Report, Row, summarize
+from linnet.evaluate.statistics import bootstrap_mean, paired_test, rank_correlation
 
 
 def test_bootstrap() -> None:
@@ -46,3 +47,31 @@ def test_no_difference_is_none() -> None:
     assert np.isnan(paired_test([], []).p)
     with pytest.raises(ValueError, match="same files"):
         paired_test([1.0], [1.0, 2.0])
+
+
+def test_rank_correlation() -> None:
+    """The textbook's formula where no two are equal, and shared ranks where they are; only the order counts."""
+    values = [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert rank_correlation(values, [10.0, 400.0, 401.0, 5000.0, 5001.0]) == pytest.approx(1)
+    assert rank_correlation(values, [2.0, 1.0, 4.0, 3.0, 5.0]) == pytest.approx(1 - 6 * 4 / (5 * 24))
+    assert rank_correlation([1.0, 1.0, 2.0], [1.0, 2.0, 3.0]) == pytest.approx(np.sqrt(3) / 2)
+    assert rank_correlation([*values, float("nan")], [*values[::-1], 9.0]) == pytest.approx(-1)
+    assert np.isnan(rank_correlation(values, [1.0] * 5))
+    assert np.isnan(rank_correlation(values[:2], values[:2]))
+    with pytest.raises(ValueError, match="needs pairs"):
+        rank_correlation(values, values[:3])
+
+
+def test_metrics_agree_where_they_call_the_same_better() -> None:
+    """si_sdr is better if higher, log_mel if lower; what is left out does not count, nor does another condition."""
+    rows = [
+        Row(f"{number}", codec, mode=1.0, scores={"si_sdr": level + number, "log_mel": -level - number})
+        for codec, level in (("a", 0.0), ("b", 10.0), ("c", 20.0))
+        for number in range(3)
+    ]
+    rows.append(Row("shifted", "a", mode=1.0, scores={"si_sdr": 99.0, "log_mel": 99.0}, fault="shifted"))
+    rows.append(Row("n", "a", "noise@0", mode=1.0, scores={"si_sdr": 99.0, "log_mel": 99.0}))
+    report = Report(rows, summarize(rows, ["si_sdr", "log_mel"]), [])
+    found = report.agreements(["si_sdr", "log_mel"], "clean")["si_sdr", "log_mel"]
+    assert (found.clips, found.codecs) == (pytest.approx(1), pytest.approx(1))
+    assert np.isnan(report.agreements(["si_sdr", "log_mel"], "noise@0")["si_sdr", "log_mel"].clips)

@@ -23,9 +23,9 @@ _WAVEFORM_HZ = (500, 3400)  # the high-pass filters of telephone codecs turn the
 _FLOOR_DB = -50.0  # of an envelope below its peak: pauses are no evidence
 _LEAST_S = 0.5
 
-_SAME_WAVEFORM = 0.8  # correlation above which its peak is believed to the sample
+_SAME_WAVEFORM = 0.8  # correlation above which its peak is believed to the sample, and its sign
+_RIVAL = 0.93  # of the peak, above which another is as likely: a strong formant correlates at all its half periods
 _WAVEFORM_SLACK = 3  # samples at 16 kHz
-_KNOWN_POLARITY = 0.65  # correlation above which its sign is believed; vocoders reach 0.55 either way
 _ENVELOPE_SLACK_MS = 8.0
 _SAME_RECORDING = 0.65  # correlation of envelopes below which it is something else
 _LEVEL_SLACK_DB = 4.5
@@ -38,8 +38,8 @@ class Alignment:
 
     Args:
         lag_ms: positive if the decoded one is late; nan if it cannot be told.
-        exact: the lag is that of the waveform, to a sample, and not that of the envelopes.
-        waveform: the highest correlation of the waveforms at any lag, negative if the polarity is flipped; -1 to 1.
+        exact: the lag is that of the waveform, to a sample, and not that of the envelopes; so is the sign of `waveform`.
+        waveform: the highest correlation of the waveforms at any lag, -1 to 1.
         envelope: the highest correlation of the envelopes, up to 1.
         gain_db: level of the decoded file less that of the original, 150 to 3400 Hz.
     """
@@ -73,7 +73,7 @@ class Alignment:
     def notes(self) -> list[str]:
         """What is odd about this file although its scores stand."""
         told = []
-        if self.waveform < -_KNOWN_POLARITY:
+        if self.exact and self.waveform < 0:
             told.append("polarity is flipped")
         if abs(self.gain_db) > _LEVEL_SLACK_DB:
             told.append(f"level is {self.gain_db:+.1f} dB off")
@@ -100,7 +100,7 @@ def align(reference: Samples, degraded: Samples) -> Alignment:
     inner = [_band(samples, _WAVEFORM_HZ)[np.newaxis] for samples in (reference, degraded)]
     waveforms = _correlation(inner[0], inner[1], reach)[0]
     peak = int(np.abs(waveforms).argmax())
-    exact = abs(float(waveforms[peak])) >= _SAME_WAVEFORM
+    exact = abs(float(waveforms[peak])) >= _SAME_WAVEFORM and _stands_out(np.abs(waveforms), peak)
     lag = peak - reach if exact else (int(envelopes.argmax()) - reach // _STEP) * _STEP
     powers = [float(np.square(_band(samples, (_ENVELOPE_HZ[0], _ENVELOPE_HZ[-1]))).sum()) for samples in (degraded, reference)]
     return Alignment(
@@ -110,6 +110,13 @@ def align(reference: Samples, degraded: Samples) -> Alignment:
         envelope=float(envelopes.max()),
         gain_db=float(10 * np.log10(max(powers[0], 1e-12) / max(powers[1], 1e-12))),
     )
+
+
+def _stands_out(heights: npt.NDArray[np.float64], peak: int) -> bool:
+    """Whether the highest of [heights] is well above every other local maximum."""
+    inner = heights[1:-1]
+    tops = 1 + np.flatnonzero((inner >= heights[:-2]) & (inner > heights[2:]))
+    return bool(heights[tops[tops != peak]].max(initial=0) < _RIVAL * heights[peak])
 
 
 def shift(samples: npt.NDArray[np.float64], lag_ms: float) -> npt.NDArray[np.float64]:

@@ -16,13 +16,14 @@ from linnet.evaluate.budget import LRAC, Budget
 from linnet.evaluate.metrics import METRICS
 from linnet.evaluate.speed import Speed
 
-_WIDTH, _HEIGHT = 360, 250
+_WIDTH, _HEIGHT = 300, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 42, 10, 24, 34
 _TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 _STYLE = """
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(290px, 1fr)); gap: 14px; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(250px, 1fr)); gap: 14px; }
 .charts svg { width: 100%; height: auto; }
 .charts text { fill: var(--faint); font: 11px system-ui, sans-serif; }
+.charts text { stroke: var(--ground); stroke-width: 3px; paint-order: stroke; }
 .charts .grid { stroke: var(--line); }
 .charts .limit { stroke: var(--bad); stroke-dasharray: 5 4; }
 .charts .limit-name { fill: var(--bad); }
@@ -104,8 +105,8 @@ def write_budget_page(bundles: Sequence[Costed], results: dict[str, Any] | None,
 
 
 def _table(bundles: Sequence[Costed]) -> str:
-    header = ["bundle", *_tracks(), "parameters, M", "MMAC/s, send", "receive", "MFLOPS", "latency, ms", "frame, ms"]
-    header += ["µs a frame, send", "receive", "x real time"]
+    header = ["bundle", *_tracks(), "parameters, M", "MMAC/s, send", "MMAC/s, receive", "MFLOPS", "latency, ms", "frame, ms"]
+    header += ["µs a frame, send", "µs a frame, receive", "x real time"]
     lines = []
     for one in bundles:
         send, receive, budget = one.budget.send, one.budget.receive, one.budget
@@ -118,8 +119,22 @@ def _table(bundles: Sequence[Costed]) -> str:
             cells.append(f'<td class="{"bad" if over else ""}">{verdict}{": " + over if over else ""}</td>')
         cells += [f"<td>{value:.4g}</td>" for value in figures]
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    titles = "".join(f'<th scope="col">{escape(title)}</th>' for title in header)
+    titles = "".join(f'<th scope="col">{_heading(title)}</th>' for title in header)
     return f"<table><thead><tr>{titles}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+
+
+def _heading(title: str) -> str:
+    """A column's title with what follows the comma below it."""
+    name, _, unit = title.partition(", ")
+    return f'{escape(name)}<span class="interval">{escape(unit)}</span>' if unit else escape(name)
+
+
+def _round_ticks(low: float, high: float) -> list[float]:
+    """Three to eight round numbers between two."""
+    most = (high - low) / 3
+    power = 10 ** math.floor(math.log10(most))
+    step = max(factor * power for factor in (1, 2, 5) if factor * power <= most)
+    return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _legend(bundles: Sequence[Costed]) -> str:
@@ -151,7 +166,7 @@ def _chart(bundles: Sequence[Costed], rated: Sequence[dict[str, Any]], axis: _Ax
         if summary["codec"] == one.name
     ]
     costs = [*(axis.value(one) for one in bundles), *(limit for limit, _ in axis.limits)]
-    low_x, high_x = min(costs) / 1.5, max(costs) * 1.5
+    low_x, high_x = min(costs) / 2, max(costs) * 2
     low_y = min((mean["low"] for *_, mean in points), default=0.0)
     high_y = max((mean["high"] for *_, mean in points), default=1.0)
     margin = 0.08 * (high_y - low_y) or 0.5
@@ -167,8 +182,7 @@ def _chart(bundles: Sequence[Costed], rated: Sequence[dict[str, Any]], axis: _Ax
     parts = [f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{base}" y2="{base}"/>']
     for tick in (tick for tick in _TICKS if low_x <= tick <= high_x):
         parts.append(f'<text x="{x(tick):.1f}" y="{base + 15}" text-anchor="middle">{tick}</text>')
-    for share in (0.1, 0.5, 0.9):
-        value = low_y + share * (high_y - low_y)
+    for value in _round_ticks(low_y, high_y):
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
         parts.append(f'<text x="{_LEFT - 5}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.3g}</text>')
     for limit, name in axis.limits:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ class OptionError(LinnetError):
 
 _engine_options = options(
     set_options,
+    click.option("--shard", help="K/N: only every N-th clip, from the K-th; others take the others, into the same --cache."),
     click.option("--metrics", help=f"Some of {','.join(METRICS)}; default: the quick ones that are installed; all."),
     click.option(
         "--against",
@@ -148,12 +150,19 @@ def _document(done: Done) -> dict[str, Any]:
 
 
 def _run(
-    folder: Path, chosen_codecs: Sequence[Contestant], metrics: str | None, jobs: int | None, against: str,
-    by: tuple[str, ...], **chosen: Any,
-) -> Done:  # fmt: skip
-    names = _metrics(metrics)
+    folder: Path,
+    chosen_codecs: Sequence[Contestant],
+    shard: str | None,
+    metrics: str | None,
+    jobs: int | None,
+    against: str,
+    by: tuple[str, ...],
+    **chosen: Any,
+) -> Done:
+    names, part = _metrics(metrics), _shard(shard or "1/1")
     columns = {column: said_of_each(folder, column) for column in by}
     clips, store = chosen_clips(folder, **chosen)
+    clips = clips[part]
     if against == "input":
         clips = [replace(clip, reference=None, reference_sha256="") for clip in clips]
     report = measured(chosen_codecs, clips, names, store, jobs)
@@ -188,6 +197,8 @@ def _print(done: Done) -> None:
         click.echo(f"{skipped.codec} is skipped: {skipped.reason}", err=True)
     for row in done.report.errors:
         click.echo(told(row), err=True)
+    for _, line in done.report.oddities:
+        click.echo(line, err=True)
 
 
 def command_line() -> str:
@@ -238,6 +249,15 @@ def _rates(text: str) -> tuple[float, ...]:
     if not rates or not all(0 < rate < math.inf for rate in rates):
         raise OptionError(f"--kbps {text!r} is no list of rates: give kbit/s with commas between, like 1,6")
     return rates
+
+
+def _shard(text: str) -> slice:
+    """What --shard says, as a slice of the clips."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    place, number = (int(part) for part in found.groups()) if found else (0, 0)
+    if not 1 <= place <= number:
+        raise OptionError(f"--shard {text!r} is no part: give K/N, like 1/8 for the first of eight")
+    return slice(place - 1, None, number)
 
 
 def _cores() -> int:

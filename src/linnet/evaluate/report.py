@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from linnet.evaluate.alignment import Alignment
-from linnet.evaluate.statistics import Mean, Paired, bootstrap_mean, paired_test
+from linnet.evaluate.metrics import METRICS
+from linnet.evaluate.statistics import Mean, Paired, bootstrap_mean, paired_test, rank_correlation
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,17 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """Spearman's rank correlation of two metrics: over all clips of all codecs, and over the codecs' means.
+
+    1 if what one calls better the other calls better too; nan of fewer than three.
+    """
+
+    clips: float
+    codecs: float
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that a run found, files and codecs in the order in which they were given; `groups` are means over some of the
     files."""
@@ -95,6 +107,20 @@ class Report:
     def errors(self) -> list[Row]:
         """The rows of what failed, or lies where it should not."""
         return [row for row in self.rows if row.error or row.fault]
+
+    @property
+    def oddities(self) -> list[tuple[str, str]]:
+        """A condition and a line for each codec under it of which some files are odd though their scores stand."""
+        alike: dict[tuple[str, str], list[Row]] = {}
+        for row in self.rows:
+            alike.setdefault((row.condition, row.label), []).append(row)
+        lines = []
+        for (condition, label), found in alike.items():
+            odd = [row for row in found if row.notes]
+            if odd:
+                told = f"{label}: {len(odd)} of {len(found)} files are odd, like {odd[0].file}: {odd[0].notes[0]}"
+                lines.append((condition, told))
+        return lines
 
     @property
     def conditions(self) -> list[str]:
@@ -120,6 +146,18 @@ class Report:
             alike.setdefault(said.get(row.file.removeprefix(f"{row.condition}/")) or "unknown", []).append(row)
         groups = [one for value in sorted(alike) for one in summarize(alike[value], metrics, f"{column} {value}")]
         return replace(self, groups=[*self.groups, *groups])
+
+    def agreements(self, metrics: Sequence[str], condition: str) -> dict[tuple[str, str], Agreement]:
+        """Every two metrics under one condition, by their names."""
+        rows = [row for row in self.rows if row.condition == condition and not row.error and not row.fault]
+        means = [one.means for one in self.summaries if one.condition == condition]
+        sign = {name: 1 if METRICS[name].higher_is_better else -1 for name in metrics}
+        clips = {name: [sign[name] * row.scores[name] for row in rows] for name in metrics}
+        codecs = {name: [sign[name] * of_codec[name].value for of_codec in means] for name in metrics}
+        return {
+            (one, other): Agreement(rank_correlation(clips[one], clips[other]), rank_correlation(codecs[one], codecs[other]))
+            for one, other in combinations(metrics, 2)
+        }
 
     def to_json(self) -> dict[str, Any]:
         """As plain values; nan, which JSON has not, becomes None."""

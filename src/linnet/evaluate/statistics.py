@@ -1,4 +1,4 @@
-"""What a mean over files is worth: bootstrap intervals, and whether two codecs differ on the same files."""
+"""What a mean over files is worth: bootstrap intervals, whether two codecs differ on the same files, whether metrics agree."""
 
 from __future__ import annotations
 
@@ -75,6 +75,30 @@ def paired_test(first: Sequence[float], second: Sequence[float]) -> Paired:
     sums = np.concatenate([_signs(mean.files, rows, seed) @ differences for seed, rows in blocks])
     as_large = np.abs(sums) >= abs(differences.sum()) * (1 - 1e-12)
     return Paired(mean.value, mean.low, mean.high, p=float((as_large.sum() + 1) / (_FLIPS + 1)), files=mean.files)
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Spearman's rank correlation of pairs, equal values sharing their mean rank; pairs with a nan are left out.
+
+    Returns:
+        -1 to 1; nan of fewer than three pairs, or where one side is always the same.
+
+    Raises:
+        ValueError: if the lengths differ.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} and {len(second)} scores: a correlation needs pairs")
+    pairs = np.array([first, second], np.float64)
+    pairs = pairs[:, ~np.isnan(pairs).any(axis=0)]
+    if pairs.shape[1] < 3 or (pairs == pairs[:, :1]).all(axis=1).any():
+        return float("nan")
+    return float(np.corrcoef([_ranks(side) for side in pairs])[0, 1])
+
+
+def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Places [values] in rising order; equal values share the mean of theirs."""
+    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(sizes) - (sizes - 1) / 2)[group]
 
 
 def _blocks(files: int, rows: int) -> list[tuple[int, int]]:

@@ -22,7 +22,7 @@ from linnet.evaluate.alignment import Alignment
 from linnet.evaluate.metrics import RATE, Samples
 from linnet.writing import replacing
 
-_FORMAT = 2  # raised whenever what is kept, or how it is made, changes
+_FORMAT = 3  # raised whenever what is kept, or how it is made, changes
 
 
 @dataclass

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from linnet.evaluate.metrics import METRICS
-from linnet.evaluate.report import Report, Row, Summary
+from linnet.evaluate.report import Report, Row, Summary, without_nan
 from linnet.evaluate.statistics import Mean
 
 
@@ -45,6 +46,7 @@ def as_markdown(report: Report, metrics: Sequence[str], command: str, n_files: i
     lines += [f"- {label}: {n} files have no `{name}`." for (label, name), n in unscored.items() if n]
     lines += [f"- Skipped: {skipped.codec}: {skipped.reason}" for skipped in report.skipped]
     lines += [f"- Left out: {told(row)}" for row in report.errors]
+    lines += [f"- {line}." for _, line in report.oddities]
     return "\n".join(lines) + "\n"
 
 
@@ -54,7 +56,13 @@ def as_json(report: Report, metrics: Sequence[str], command: str, n_files: int) 
         name: {"unit": metric.unit, "higher_is_better": metric.higher_is_better, "blind_to": metric.blind_to}
         for name, metric in ((name, METRICS[name]) for name in metrics)
     }
-    return {"command": command, "files": n_files, "metrics": described, **report.to_json()}
+    agreements = [
+        {"condition": condition, "metrics": list(pair), **asdict(found)}
+        for condition in report.conditions
+        for pair, found in report.agreements(metrics, condition).items()
+    ]
+    plain = without_nan({"agreements": agreements})
+    return {"command": command, "files": n_files, "metrics": described, **plain, **report.to_json()}
 
 
 def as_csv(report: Report, metrics: Sequence[str]) -> str:

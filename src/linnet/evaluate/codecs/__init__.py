@@ -18,6 +18,7 @@ from linnet.evaluate.codecs.command import Command
 from linnet.evaluate.codecs.g711 import G711
 from linnet.evaluate.codecs.lc3 import Lc3
 from linnet.evaluate.codecs.mpeg import Aac, Mp3
+from linnet.evaluate.codecs.neural import Dac, Encodec, Lyra, Mimi, Snac
 from linnet.evaluate.codecs.pcm import Pcm
 from linnet.evaluate.codecs.vocoder import Codec2
 from linnet.evaluate.codecs.xiph import Opus, Speex
@@ -37,6 +38,11 @@ CODECS: dict[str, Callable[[], Codec]] = {
     "aac": Aac,
     "g711a": lambda: G711("g711a", "a"),
     "g711mu": lambda: G711("g711mu", "mu"),
+    "lyra": Lyra,
+    "encodec": Encodec,
+    "dac": Dac,
+    "mimi": Mimi,
+    "snac": Snac,
     "pcm": Pcm,
 }
 """The codecs that are no models of ours, by name."""

@@ -24,6 +24,8 @@ from linnet.evaluate.report import Report, Row, without_nan
 from linnet.evaluate.sets import Clip, read_clip
 from linnet.evaluate.store import Store
 
+_TABLE_FILES = 200  # of a condition, in the table of files; of hundreds of hours, all rows are in results.csv alone
+
 
 def write_page(
     report: Report, document: dict[str, Any], metrics: Sequence[str], store: Store, clips: Sequence[Clip], listen: int
@@ -38,7 +40,10 @@ def write_page(
         clips: those that were coded.
         listen: how many of them one can hear, those that codecs find hardest.
     """
-    chosen, by_name = hardest_files(report, metrics[0], listen), {clip.name: clip for clip in clips}
+    worst = {metric: worst_files(report, metric) for metric in metrics}
+    chosen = hardest_files(report, worst[metrics[0]], listen)
+    shown = {*chosen, *(file for found in worst.values() for files in found.values() for file in files[:_TABLE_FILES])}
+    by_name = {clip.name: clip for clip in clips}
     data = {
         "command": document["command"],
         "files": document["files"],
@@ -47,7 +52,14 @@ def write_page(
         "summaries": document["summaries"],
         "skipped": document["skipped"],
         "listening": document.get("listening", []),
-        "rows": [_short(row) for row in report.rows],
+        "rows": [_short(row) for row in report.rows if row.file in shown],
+        "worst": {
+            condition: {metric: files[condition][:_TABLE_FILES] for metric, files in worst.items()}
+            for condition in report.conditions
+        },
+        "counts": {condition: len(files) for condition, files in worst[metrics[0]].items()},
+        "oddities": report.oddities,
+        "agreements": document["agreements"],
         "pairs": {
             condition: {metric: _pairs(report, metric, condition) for metric in metrics} for condition in report.conditions
         },
@@ -64,27 +76,38 @@ def write_page(
     return page
 
 
-def hardest_files(report: Report, metric: str, count: int) -> list[str]:
-    """The files that score worst beside the others, by the mean over codecs of how far each is from that codec's mean.
+def worst_files(report: Report, metric: str) -> dict[str, list[str]]:
+    """The files of each condition, the worst first, by the mean over codecs of how far each is from that codec's mean.
 
-    Scores are in units of the codec's own spread over files, so that no codec outweighs another. Every condition gives its
-    worst, then every one its second, and so on.
+    Scores are in units of the codec's own spread over files, so that no codec outweighs another. What failed or is left out
+    everywhere comes first, what has no score in this metric last.
     """
     sign = 1.0 if METRICS[metric].higher_is_better else -1.0
     by_label: dict[tuple[str, str], dict[str, float]] = {}
     standing: dict[str, dict[str, list[float]]] = {}
+    wrong = set()
     for row in report.rows:
-        if row.key:
-            standing.setdefault(row.condition, {}).setdefault(row.file, [])
-        if not row.error and not row.fault and not np.isnan(row.scores[metric]):
+        standing.setdefault(row.condition, {}).setdefault(row.file, [])
+        if row.error or row.fault:
+            wrong.add(row.file)
+        elif not np.isnan(row.scores[metric]):
             by_label.setdefault((row.condition, row.label), {})[row.file] = sign * row.scores[metric]
     for (condition, _), scores in by_label.items():
         values = np.array(list(scores.values()))
         for file, value in scores.items():
             standing[condition][file].append(float((value - values.mean()) / (values.std() or 1.0)))
-    means = [{file: float(np.mean(of_file or [0.0])) for file, of_file in found.items()} for found in standing.values()]
-    worst = [[file for _, file in sorted((mean, file) for file, mean in found.items())] for found in means]
-    return [file for places in zip_longest(*worst) for file in places if file is not None][:count]
+    place = {False: np.inf, True: -np.inf}  # of files without a score
+    means = {
+        condition: {file: float(np.mean(of_file)) if of_file else place[file in wrong] for file, of_file in found.items()}
+        for condition, found in standing.items()
+    }
+    return {condition: sorted(found, key=lambda file: (found[file], file)) for condition, found in means.items()}
+
+
+def hardest_files(report: Report, worst: dict[str, list[str]], count: int) -> list[str]:
+    """So many files that can be heard: of `worst_files`, every condition's worst, then every one's second, and so on."""
+    heard = {row.file for row in report.rows if row.key}
+    return [file for place in zip_longest(*worst.values()) for file in place if file in heard][:count]
 
 
 def _short(row: Row) -> dict[str, Any]:

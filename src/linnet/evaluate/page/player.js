@@ -2,7 +2,7 @@
 
 /* ---- the player ---- */
 
-const decoded = new Map();
+const decoded = new Map();  // of the clip that is shown
 let context = null, playing = null;
 
 /** A clip's sounds as AudioBuffers, decoded once; an offline context needs no permission to make sound. */
@@ -73,6 +73,8 @@ function showClip(index) {
   const was = playing, label = data.clips[state.clip].sounds[state.version]?.label;
   stop();
   state.clip = (index + data.clips.length) % data.clips.length;
+  decoded.clear();  // a hundred clips would fill the memory
+  pictures.clear();
   state.at = 0;
   const clip = data.clips[state.clip];
   [...$("clips").children].forEach((button, at) => {
@@ -146,14 +148,16 @@ function levels(buffer, gain) {
   return found;
 }
 
-/** Interpolates between colours given as [red, green, blue]; `share` is 0 to 1. */
-function blend(stops, share) {
-  const at = Math.min(0.9999, Math.max(0, share)) * (stops.length - 1), low = Math.floor(at);
-  return stops[low].map((value, channel) => value + (at - low) * (stops[low + 1][channel] - value));
+/** 256 opaque colours between some that are given as [red, green, blue]. */
+function palette(stops) {
+  return Array.from({ length: 256 }, (_, index) => {
+    const at = Math.min(0.9999, index / 255) * (stops.length - 1), low = Math.floor(at);
+    return [...stops[low].map((value, channel) => value + (at - low) * (stops[low + 1][channel] - value)), 255];
+  });
 }
 
-const heat = [[0, 0, 4], [60, 15, 110], [140, 41, 129], [222, 73, 104], [254, 159, 109], [252, 253, 191]];
-const sides = [[110, 180, 255], [30, 80, 190], [12, 12, 16], [190, 50, 30], [255, 180, 90]];
+const heat = palette([[0, 0, 4], [60, 15, 110], [140, 41, 129], [222, 73, 104], [254, 159, 109], [252, 253, 191]]);
+const sides = palette([[110, 180, 255], [30, 80, 190], [12, 12, 16], [190, 50, 30], [255, 180, 90]]);
 
 async function drawSpectrogram() {
   const { clip, version } = state, difference = $("difference").checked && version > 0;
@@ -169,10 +173,10 @@ async function drawSpectrogram() {
   for (let column = 0; column < columns; column++) {
     for (let bin = 0; bin < bins; bin++) {
       const level = ours[column * bins + bin];
-      const rgb = difference
-        ? blend(sides, 0.5 + (Math.max(level, floor) - Math.max(theirs[column * bins + bin], floor)) / (2 * reach))
-        : blend(heat, (level - floor) / (top_ - floor));
-      image.data.set([...rgb, 255], 4 * ((bins - 1 - bin) * columns + column));
+      const share = difference
+        ? 0.5 + (Math.max(level, floor) - Math.max(theirs[column * bins + bin], floor)) / (2 * reach)
+        : (level - floor) / (top_ - floor);
+      image.data.set((difference ? sides : heat)[Math.round(255 * Math.min(1, Math.max(0, share)))], 4 * ((bins - 1 - bin) * columns + column));
     }
   }
   ink.putImageData(image, 0, 0);
@@ -193,7 +197,7 @@ function tick() {
 function startPlayer() {
   if (!data.clips.length) { $("listen").hidden = true; return; }
   $("clips").replaceChildren(...data.clips.map((clip, index) => make(
-    "button", { type: "button", role: "option", onclick: () => showClip(index) }, clip.file,
+    "button", { type: "button", role: "option", onclick: () => showClip(index) }, ...path(clip.file),
   )));
   $("play").addEventListener("click", () => (playing ? stop() : play()));
   $("loop").addEventListener("change", () => playing && play());
@@ -241,10 +245,12 @@ $("about").append(`${data.files} files, judged at 16 kHz. Made by `, make("code"
 $("metric").append(...metrics.map((metric) => make("option", { value: metric }, title(metric))));
 $("metric").addEventListener("change", () => { state.metric = $("metric").value; drawMetric(); });
 $("condition").append(...data.conditions.map((condition) => make("option", { value: condition }, condition)));
-$("condition").addEventListener("change", () => { state.condition = $("condition").value; drawMeans(); drawMetric(); });
+$("condition").addEventListener("change", () => { state.condition = $("condition").value; drawMeans(); drawMetric(); drawAgreements(); });
 for (const id of ["choose-condition", "conditions-section"]) $(id).hidden = data.conditions.length < 2;
+$("agreements-section").hidden = metrics.length < 2;
 window.addEventListener("resize", drawCurves);
 drawMeans();
 drawListening();
 drawMetric();
+drawAgreements();
 startPlayer();

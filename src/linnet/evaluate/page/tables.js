@@ -25,6 +25,11 @@ const color = (label) => `var(--c${codecs.indexOf(codecOf.get(label) ?? label) %
 const dot = (label) => make("span", { class: "dot", style: `background:${color(label)}` });
 const better = (metric) => (data.metrics[metric].higher_is_better ? 1 : -1);
 const title = (metric) => metric + (data.metrics[metric].unit ? `, ${data.metrics[metric].unit}` : "");
+/** A path as nodes that may only be broken behind its slashes. */
+const path = (name) => name.split(/(?<=\/)/).flatMap((part) => [part, make("wbr")]);
+/** A column's title with what follows the comma, its unit, below it. */
+const heading = (text) => text.split(", ").map((part, index) => (index ? make("span", { class: "interval" }, part) : part));
+const range = (low, high) => make("span", { class: "interval" }, `${short(low)} … ${short(high)}`);
 
 function short(value) {
   if (value === null || value === undefined) return "–";
@@ -37,7 +42,7 @@ function short(value) {
  * Columns are {title, value(row), cell(row), best: 1 | -1 | 0}: the value sorts, the cell is shown, and `best` is the
  * direction in which the first click sorts and in which the best value is bold.
  */
-function table(element, columns, rows, sorted = -1, most = Infinity) {
+function table(element, columns, rows, sorted = -1) {
   let [column, direction] = [sorted, sorted < 0 ? 1 : -(columns[sorted].best || -1)];
   const missing = (value) => value === null || value === undefined;
   function draw() {
@@ -57,9 +62,9 @@ function table(element, columns, rows, sorted = -1, most = Infinity) {
         direction = index === column ? -direction : -(one.best || -1);
         column = index;
         draw();
-      } }, one.title),
+      } }, ...heading(one.title)),
     ));
-    const body = order.slice(0, most).map((row) => make("tr", {}, ...columns.map((one, index) => {
+    const body = order.map((row) => make("tr", {}, ...columns.map((one, index) => {
       const cell = one.cell(row);
       if (tops[index] !== undefined && one.value(row) === tops[index]) cell.classList.add("best");
       return cell;
@@ -83,14 +88,14 @@ function drawMeans() {
       best: better(metric),
       cell: (row) => {
         const mean = row.means[metric];
-        const interval = mean.files ? `${short(mean.low)} – ${short(mean.high)}` : "";
         const unscored = mean.unscored ? `, ${mean.unscored} without a score` : "";
-        return make("td", { title: `${mean.files} files${unscored}` }, short(mean.value), make("span", { class: "interval" }, interval));
+        return make("td", { title: `${mean.files} files${unscored}` }, short(mean.value), ...(mean.files ? [range(mean.low, mean.high)] : []));
       },
     })),
   ], shown());
   const lines = data.skipped.map((one) => `${one.codec} is skipped: ${one.reason}`);
   for (const one of shown()) if (one.faults) lines.push(`${one.label}: ${one.faults} files are left out of its means (see below)`);
+  for (const [condition, line] of data.oddities) if (condition === state.condition) lines.push(line);
   $("left-out").replaceChildren(...lines.map((line) => make("li", {}, line)));
 }
 
@@ -106,8 +111,7 @@ function drawConditions() {
       title: condition, value: (label) => found.get(`${label}\n${condition}`)?.value, best: better(metric),
       cell: (label) => {
         const mean = found.get(`${label}\n${condition}`);
-        const interval = mean?.files ? `${short(mean.low)} – ${short(mean.high)}` : "";
-        return make("td", {}, short(mean?.value), make("span", { class: "interval" }, interval));
+        return make("td", {}, short(mean?.value), ...(mean?.files ? [range(mean.low, mean.high)] : []));
       },
     })),
   ], labels);
@@ -124,7 +128,7 @@ function drawListening() {
     const element = make("table");
     table(element, [
       { title: test.title, value: (row) => row.system, cell: (row) => (codecOf.has(row.system) ? named(row.system) : make("th", { scope: "row" }, row.system)), best: 0 },
-      { title: "mean", value: (row) => row.mean, best: 1, cell: (row) => make("td", {}, short(row.mean), make("span", { class: "interval" }, `${short(row.low)} – ${short(row.high)}`)) },
+      { title: "mean", value: (row) => row.mean, best: 1, cell: (row) => make("td", {}, short(row.mean), range(row.low, row.high)) },
       { title: `${low} to ${high}`, value: (row) => row.mean, best: 0, cell: (row) => make("td", { class: "ruler" },
         make("span", { style: `left:${share(Math.max(low, row.low))};right:calc(100% - ${share(row.high)})` }), make("i", { style: `left:${share(row.mean)}` })) },
       { title: "ratings", value: (row) => row.ratings, best: 0, cell: (row) => make("td", {}, `${row.ratings}`) },
@@ -215,6 +219,25 @@ function drawPairs() {
   $("pairs").replaceChildren(make("thead", {}, head), make("tbody", {}, ...body));
 }
 
+/* ---- metrics against each other ---- */
+
+/** Rank correlations over clips and, below them, over the codecs' means; the more two agree, the stronger the ground. */
+function drawAgreements() {
+  const found = new Map();
+  for (const { condition, metrics: [one, other], clips, codecs } of data.agreements) {
+    if (condition !== state.condition) continue;
+    for (const pair of [`${one}\n${other}`, `${other}\n${one}`]) found.set(pair, { clips, codecs });
+  }
+  const head = make("tr", {}, make("th", {}, ""), ...metrics.map((metric) => make("th", { scope: "col" }, metric)));
+  const body = metrics.map((row) => make("tr", {}, make("th", { scope: "row" }, row), ...metrics.map((column) => {
+    const pair = found.get(`${row}\n${column}`);
+    if (!pair) return make("td", {});
+    const strength = `background:color-mix(in srgb, var(--accent) ${(35 * Math.max(0, pair.clips ?? 0)).toFixed(0)}%, transparent)`;
+    return make("td", { style: strength }, short(pair.clips), make("span", { class: "interval" }, short(pair.codecs)));
+  })));
+  $("agreements").replaceChildren(make("thead", {}, head), make("tbody", {}, ...body));
+}
+
 /* ---- every file ---- */
 
 const byFile = new Map();
@@ -223,24 +246,9 @@ for (const row of data.rows) {
   byFile.get(row.file).set(row.label, row);
 }
 const clipOf = new Map(data.clips.map((clip, index) => [clip.file, index]));
-const mostFiles = 200;
-
-/** How a file stands, in units of each codec's spread over the files; low is bad. */
-function standing(metric, files) {
-  const sums = new Map(files.map((file) => [file, []]));
-  for (const { label } of shown()) {
-    const scored = data.rows.filter((row) => row.condition === state.condition && row.label === label && !row.problem && row.scores[metric] !== null);
-    const values = scored.map((row) => row.scores[metric]), mean = values.reduce((a, b) => a + b, 0) / values.length;
-    const spread = Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / values.length) || 1;
-    for (const row of scored) sums.get(row.file).push(better(metric) * (row.scores[metric] - mean) / spread);
-  }
-  return new Map([...sums].map(([file, all]) => [file, all.length ? all.reduce((a, b) => a + b, 0) / all.length : null]));
-}
 
 function drawFiles() {
-  const metric = state.metric, files = [...new Set(data.rows.filter((row) => row.condition === state.condition).map((row) => row.file))];
-  const stands = standing(metric, files);
-  files.sort((a, b) => (stands.get(a) ?? -Infinity) - (stands.get(b) ?? -Infinity));
+  const metric = state.metric, files = data.worst[state.condition]?.[metric] ?? [], all = data.counts[state.condition];
   const remarks = (file) => [...byFile.get(file).values()].flatMap((row) => [
     ...(row.problem ? [`${row.label || "file"}: ${row.problem}`] : []), ...row.notes.map((note) => `${row.label}: ${note}`),
   ]).join("; ");
@@ -250,13 +258,13 @@ function drawFiles() {
   };
   table($("files"), [
     { title: "file", value: (file) => file, best: 0, cell: (file) => clipOf.has(file)
-      ? make("td", {}, make("button", { type: "button", class: "link", onclick: () => { showClip(clipOf.get(file)); $("listen").scrollIntoView(); } }, `▶ ${file}`))
-      : make("td", {}, file) },
+      ? make("td", {}, make("button", { type: "button", class: "link", onclick: () => { showClip(clipOf.get(file)); $("listen").scrollIntoView(); } }, "▶ ", ...path(file)))
+      : make("td", {}, ...path(file)) },
     ...shown().map(({ label }) => ({
       title: label, value: (file) => score(file, label), best: 0,
       cell: (file) => byFile.get(file).get(label)?.problem ? make("td", { class: "bad" }, "left out") : make("td", {}, short(score(file, label))),
     })),
     { title: "remarks", value: (file) => -remarks(file).length, best: 0, cell: (file) => make("td", { class: "text" }, remarks(file)) },
-  ], files, -1, mostFiles);
-  $("files-more").textContent = files.length > mostFiles ? `${mostFiles} of ${files.length} are shown; all are in results.csv.` : "";
+  ], files);
+  $("files-more").textContent = files.length < all ? `${files.length} of ${all} are shown; all are in results.csv.` : "";
 }
