@@ -301,6 +301,6 @@ def _checked_shape(codes: npt.ArrayLike, layout: Layout) -> npt.NDArray[np.integ
     array = np.asarray(codes)
     if array.ndim != 2 or array.shape[1] != layout.n_codes:
         raise CodesError(f"codes of shape {list(array.shape)}: this model's are [frames, {layout.n_codes}]")
-    if not np.issubdtype(array.dtype, np.integer):
+    if array.dtype.kind not in "iu":
         raise CodesError(f"codes of type {array.dtype}: give integers")
     return array
