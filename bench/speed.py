@@ -2,14 +2,15 @@
 
     python bench/speed.py MODEL... [--seconds 10] [--without-encodec]
 
-All on one thread in one run, in turn, and medians of everything, so that what else the machine does meets all alike. Each
-runs as a stream (one frame a call, its state carried along) and as a file (in the runtime's blocks of frames). "x real
-time" is seconds of audio for each second of work. The floor is the time of a graph's multiply-accumulates at the core's
-8-bit rate, or of reading its weights once, whichever is longer; both rates are measured in this run (`floor.py`). Opus
-runs at 6 kbit/s and complexity 10, Codec 2 at 1.2 kbit/s, from their own libraries (`c_codecs.py`). The rows "torch"
-are EnCodec's shape in eager PyTorch with its weight normalisation computed in every call, as it ships; the rows "onnx"
-are the same network with that folded away, in the runtime that runs our bundles. Its weights are random: the time
-does not depend on them.
+All on one thread in one run, in turn, and medians of everything, so that what else the machine does meets all alike.
+Each runs as a stream (one frame a call, its state carried along) and as a file (in the runtime's blocks of frames). "x
+real time" is seconds of audio for each second of work. The floor is the time of a graph's multiply-accumulates at the
+core's 8-bit rate, or of reading its weights once, whichever is longer; both rates are measured in this run
+(`floor.py`). The rows "packets" are what a caller of the runtime meets: samples in and packets out, and back. Opus runs
+at 6 kbit/s and complexity 10, Codec 2 at 1.2 kbit/s, from their own libraries (`c_codecs.py`). The rows "torch" are
+EnCodec's shape in eager PyTorch with its weight normalisation computed in every call, as it ships; the rows "onnx" are
+the same network with that folded away, in the runtime that runs our bundles. Its weights are random: the time does not
+depend on them.
 """
 
 import io
@@ -136,12 +137,13 @@ def timed(call: Callable, *data: Sequence) -> float:
 
 
 def bundle_subjects(model: str) -> list[Subject]:
-    """Both sides of a bundle, by name or path."""
+    """Both sides of a bundle, by name or path: the graphs, and the runtime's streams around them."""
     from linnet import bundle
-    from linnet.runtime.graph import Graph
+    from linnet.bits import pack_packets
+    from linnet.runtime.codec import Codec
 
     opened = bundle.load(model)
-    card = opened.card
+    card, codec = opened.card, Codec(opened)
     rng = np.random.default_rng(0)
     sizes = [column.size for column in card.columns]
     makers = {
@@ -149,10 +151,21 @@ def bundle_subjects(model: str) -> list[Subject]:
         "decoder": lambda frames: rng.integers(0, sizes, (frames, len(sizes))),
     }
     subjects = []
-    for side, serialized in (("encoder", opened.encoder), ("decoder", opened.decoder)):
-        graph, make = Graph(serialized), makers[side]
-        least = work(serialized, partial(feeds, graph, make))
-        subjects.append(Subject(card.name, side, card.sample_rate, card.hop, graph.stream, make, least))
+    for side, serialized, graph in (
+        ("encoder", opened.encoder, codec.encoder_graph),
+        ("decoder", opened.decoder, codec.decoder_graph),
+    ):
+        least = work(serialized, partial(feeds, graph, makers[side]))
+        subjects.append(Subject(card.name, side, card.sample_rate, card.hop, graph.stream, makers[side], least))
+
+    def packets(frames: int) -> list[bytes]:
+        return pack_packets(makers["decoder"](frames), card.layout, card.layout.n_layers)
+
+    for side, start, make in (
+        ("encoder", lambda: codec.encoder().push, makers["encoder"]),
+        ("decoder", lambda: codec.decoder().push, packets),
+    ):
+        subjects.append(Subject(f"{card.name}, packets", side, card.sample_rate, card.hop, start, make))
     return subjects
 
 

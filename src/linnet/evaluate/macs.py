@@ -174,7 +174,7 @@ ELEMENTWISE = """
 Abs Add And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Clip Div Equal Exp Floor Greater
 GreaterOrEqual IsInf IsNaN Less LessOrEqual Log Max Mean Min Mod Mul Neg Not Or Pow Reciprocal Round Sign Sqrt Sub Sum
 Where Xor Acos Acosh Asin Asinh Atan Atanh Cos Cosh Sin Sinh Tan Tanh DequantizeLinear DynamicQuantizeLinear
-QuantizeLinear
+QuantizeLinear RotaryEmbedding
 """
 ACTIVATIONS = """
 BiasGelu Celu Elu FastGelu Gelu HardSigmoid HardSwish Hardmax LeakyRelu LogSoftmax Mish PRelu QuickGelu Relu Selu Shrink

@@ -136,13 +136,13 @@ class CodeEncoder:
 
     def _frames(self, samples: Samples) -> Codes:
         hop = self.codec.card.hop
-        joined = np.concatenate([self.pending, samples])
+        joined = np.concatenate([self.pending, samples]) if len(self.pending) else samples
         whole = len(joined) // hop * hop
         self.pending = joined[whole:]
         if whole == 0:
             return _no_codes(self.codec.layout)
         step = BLOCK_FRAMES * hop
-        return np.concatenate([self.graph(joined[start : min(start + step, whole)]) for start in range(0, whole, step)])
+        return _joined([self.graph(joined[start : min(start + step, whole)]) for start in range(0, whole, step)])
 
 
 class CodeDecoder:
@@ -185,7 +185,7 @@ class CodeDecoder:
     def push(self, codes: Codes) -> Samples:
         """int64 `[frames, n_codes]`, -1 for what did not arrive -> float32 `[samples]`."""
         blocks = [self.graph(codes[start : start + BLOCK_FRAMES]) for start in range(0, len(codes), BLOCK_FRAMES)]
-        samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+        samples = _joined(blocks) if blocks else np.zeros(0, np.float32)
         samples = self.gaps(samples, (codes == MISSING).all(axis=1))
         skipped = min(self.to_skip, len(samples))
         self.to_skip -= skipped
@@ -314,6 +314,11 @@ class PacketDecoder:
         """Back to silence."""
         self.stream.reset()
         self.buffer.reset()
+
+
+def _joined(blocks: list[npt.NDArray]) -> npt.NDArray:
+    """One block is itself: next to a frame's graph, every call of numpy counts."""
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
 def _no_codes(layout: Layout) -> Codes:

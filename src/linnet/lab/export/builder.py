@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-OPSET = 20
+OPSET = 23
 _MICROSOFT = "com.microsoft"
 _CONTRIB = ("CausalConvWithState", "MatMulNBits")
 _TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int64): TensorProto.INT64}
@@ -54,8 +54,13 @@ class Builder:
         if isinstance(operand, Tensor):
             operand = operand.detach().numpy()
         array = np.asarray(operand, np.float32 if isinstance(operand, float) else None)
-        if array.dtype == np.float64:
-            array = array.astype(np.float32)
+        return self._constant(array.astype(np.float32) if array.dtype == np.float64 else array)
+
+    def double(self, number: float) -> str:
+        """A constant in double precision."""
+        return self._constant(np.array(number))
+
+    def _constant(self, array: np.ndarray) -> str:
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
             self._constants[key] = numpy_helper.from_array(array, self._name("constant"))
@@ -71,6 +76,10 @@ class Builder:
         if not self.eight_bit:
             return self.value(table)
         return self.Cast(table.detach().numpy().astype(np.float16), to=TensorProto.FLOAT)
+
+    def split(self, value: str, sizes: Sequence[int], axis: int) -> tuple[str, ...]:
+        """Parts of so many places; one part is the value itself."""
+        return self.Split(value, np.array(sizes), outputs=len(sizes), axis=axis) if len(sizes) > 1 else (value,)
 
     def input(self, name: str, kind: type, shape: Sequence[int | str]) -> str:
         """Declare an input."""
@@ -129,7 +138,7 @@ class Builder:
             new.CopyFrom(old)
             new.name = f"new_{old.name}"
         imports = [helper.make_opsetid("", OPSET), helper.make_opsetid(_MICROSOFT, 1)]
-        model = helper.make_model(self._graph([self._first, *states]), opset_imports=imports, ir_version=10)
+        model = helper.make_model(self._graph([self._first, *states]), opset_imports=imports, ir_version=11)
         onnx.checker.check_model(model, full_check=False)
         return model.SerializeToString(deterministic=True)
 

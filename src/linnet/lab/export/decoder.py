@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -12,9 +13,20 @@ from torch import Tensor
 
 from linnet.lab.dsp.excitation import NOISE_FRAMES, NOISE_MULTIPLIERS, NOISE_PRIME
 from linnet.lab.export.builder import Builder
-from linnet.lab.export.fourier import Fourier
+from linnet.lab.export.fourier import Fourier, rotate
 from linnet.lab.export.layers import backbone, gru, gru_step, layer_norm, linear
-from linnet.lab.export.quantizer import Codebook, PitchDecoder, advances, memory_table, reference, steady
+from linnet.lab.export.quantizer import (
+    QUARTER,
+    Angles,
+    Codebook,
+    PitchDecoder,
+    advances,
+    memory_table,
+    radians,
+    reference,
+    sines,
+    steady,
+)
 from linnet.lab.systems.codec import Codec
 
 _END = np.iinfo(np.int64).max
@@ -40,11 +52,12 @@ def export_decoder(codec: Codec, *, eight_bit: bool = True) -> bytes:
 
 @dataclass(frozen=True)
 class Received:
-    """What the codes say of every frame: latent `[frames, dim]`, the number of layers that arrived, the place in the pitch
-    table and 1 + pitch step `[frames]`, and, in a system that codes it, the phase's latent `[frames, phase_dim]`."""
+    """What the codes say of every frame: latent `[frames, 1, dim]`, minus the number of layers that did not arrive, the place
+    in the pitch table and 1 + pitch step `[frames, 1]`, and, in a system that codes it, the phase's latent
+    `[frames, 1, phase_dim]`."""
 
     latent: str
-    count: str
+    missing: str
     place: str
     pitch: str
     phase: str | None
@@ -55,17 +68,11 @@ def dequantize(g: Builder, codec: Codec, codes: str) -> Received:
     """Codes to what they stand for."""
     config = codec.config
     quantizer: Any = codec.quantizer
-    size, n_above, n_phase = quantizer.index.size, config.spectrum_layers - 1, config.phase_layers
-    # A layer counts only if all below it arrived. What did not arrive reads a table's last row.
-    missing = g.CumSum(g.Cast(g.Less(codes, np.array(0)), to=TensorProto.INT64), np.array(1))
-    arrived = g.Equal(missing, np.array(0))
-    count = g.ReduceSum(g.Cast(arrived, to=TensorProto.INT64), np.array([1]), keepdims=0)
-    rows = np.array([0, *(size * np.arange(n_above)), *([0] * n_phase)])
-    lost = np.array([size, *([size * n_above] * n_above), *([size] * n_phase)])
-    places = g.Where(arrived, g.Add(codes, rows), lost)
-    sizes = np.array([1, n_above, *([1] * n_phase)])
-    base_column, above, *fine = g.Split(places, sizes, outputs=len(sizes), axis=1)
-    base_index = g.Reshape(base_column, np.array([-1]))
+    # A layer counts only if all below it arrived: 0 there, and -1 from the first that is missing on. So what did not arrive
+    # becomes -1, which reads a table's last row.
+    missing = g.Max(g.CumSum(g.Min(codes, np.array(0)), np.array(1)), np.array(-1))
+    columns = g.Split(g.BitwiseOr(codes, missing), outputs=config.n_layers, axis=1, num_outputs=config.n_layers)
+    base_index, above, fine = columns[0], columns[1 : config.spectrum_layers], columns[config.spectrum_layers :]
     base = Codebook.of(quantizer.base.entries, eight_bit=g.eight_bit).table(g, lost=True)
     entry = g.Gather(g.integers(np.append(quantizer.entries.numpy(), quantizer.index.n_entries)), base_index)
     table = PitchDecoder.of(quantizer)
@@ -73,20 +80,19 @@ def dequantize(g: Builder, codec: Codec, codes: str) -> Received:
     hidden, place = remember(g, codec, memory_table(g, quantizer, base, lost=True), entry, table, symbol)
 
     books = [Codebook.of(book.entries, eight_bit=g.eight_bit) for book in quantizer.books]
-    numbers = np.concatenate([*(book.numbers for book in books), np.zeros_like(books[0].numbers[:1])])
-    found = g.Gather(g.Cast(numbers, to=TensorProto.FLOAT), above)
-    found = g.Reshape(found, np.array([-1, numbers.shape[1] * n_above]))
+    found = [g.Gather(book.units(g, lost=True), code) for book, code in zip(books, above, strict=True)]
     outward = [book.scale * layer.weight for book, layer in zip(books, quantizer.outward, strict=True)]
     # What the memory foretells and what the upper layers add, in one product.
     weight = torch.cat([quantizer.predict.weight, *outward], 1)
-    told = linear(g, g.Concat(hidden, found, axis=1), weight, quantizer.predict.bias)
+    told = linear(g, g.Concat(hidden, *found, axis=2), weight, quantizer.predict.bias)
     latent, pitch = g.Add(told, g.Gather(base, entry)), g.Gather(g.integers(table.pitch), place)
-    phase = dequantize_phase(g, codec, fine, place, table) if n_phase else None
-    return Received(latent, count, place, pitch, phase, table)
+    phase = dequantize_phase(g, codec, fine, place, table) if fine else None
+    lost = g.ReduceSum(missing, np.array([1]))
+    return Received(latent, lost, place, pitch, phase, table)
 
 
-def dequantize_phase(g: Builder, codec: Codec, codes: list[str], place: str, table: PitchDecoder) -> str:
-    """The phase's latent `[frames, phase_dim]` from its layers' codes `[frames, 1]`, the last row where nothing arrived."""
+def dequantize_phase(g: Builder, codec: Codec, codes: Sequence[str], place: str, table: PitchDecoder) -> str:
+    """The phase's latent `[frames, 1, phase_dim]` from its layers' codes `[frames, 1]`, -1 where nothing arrived."""
     quantizer: Any = codec.phase.quantizer  # type: ignore[union-attr]
     books = [Codebook.of(book.entries, eight_bit=g.eight_bit) for book in quantizer.codebooks()]
     vectors = [g.Gather(book.table(g, lost=True), code) for book, code in zip(books, codes, strict=True)]
@@ -95,18 +101,16 @@ def dequantize_phase(g: Builder, codec: Codec, codes: list[str], place: str, tab
     g.keep(before, after)
     earlier = g.Slice(g.Concat(before, y, axis=0), np.array([0]), np.array([-1]))
     told = linear(g, earlier, quantizer.predict.weight, quantizer.predict.bias, exact=True)
-    same = g.Unsqueeze(steady(g, table.before, table.pitch, place), np.array([2]))
-    total = g.Mul(told, same)
-    for vector in vectors:
-        total = g.Add(total, vector)
-    arrived = g.Cast(g.Less(codes[0], np.array(len(books[0].numbers))), to=TensorProto.FLOAT)
-    return g.Mul(g.Reshape(total, np.array([-1, codec.config.phase_dim])), arrived)
+    arrived = np.append(np.ones(len(books[0].numbers), np.int8), np.int8(0))[:, None]
+    counts = g.Mul(steady(g, table.before, table.pitch, place), g.Gather(g.Cast(arrived, to=TensorProto.FLOAT), codes[0]))
+    return g.Sum(g.Mul(told, counts), *vectors)
 
 
 def remember(
     g: Builder, codec: Codec, said: str, entry: str, table: PitchDecoder, symbol: str
 ) -> tuple[str, str]:  # fmt: skip
-    """What follows the frames one by one: the memory before each frame `[frames, hidden]`, the place in the pitch table."""
+    """What follows the frames one by one: the memory before each frame `[frames, 1, hidden]`, the place in the pitch table
+    `[frames, 1]`."""
     layer: Any = codec.quantizer.memory
 
     def step(inner: Builder, hidden: str, previous: str, entry: str, what: str) -> tuple[list[str], list[str]]:
@@ -116,24 +120,23 @@ def remember(
 
     shapes = [[1, 1, layer.hidden_size], [1]]
     states = g.state("memory", np.float32, shapes[0]), g.state("pitch", np.int64, shapes[1])
-    series = [g.Unsqueeze(each, np.array([1])) for each in (entry, symbol)]
-    *after, before, place = g.scan(step, states, series, [np.float32, np.int64, np.int64, np.int64], shapes)
+    *after, before, place = g.scan(step, states, [entry, symbol], [np.float32, np.int64, np.int64, np.int64], shapes)
     for state, value in zip(states, after, strict=True):
         g.keep(state, value)
-    return g.Reshape(before, np.array([-1, layer.hidden_size])), g.Reshape(place, np.array([-1]))
+    return g.Reshape(before, np.array([-1, 1, layer.hidden_size])), place
 
 
 def network(g: Builder, codec: Codec, fourier: Fourier, received: Received) -> str:
-    """The spectrum `[frames, 1, rows, 2 columns]` that the network makes of what was received."""
+    """The spectrum `[1, frames, rows, 2 columns]` that the network makes of what was received."""
     decoder, config = codec.decoder, codec.config
-    x = linear(g, received.latent, decoder.input.weight, decoder.input.bias)
-    x = g.Add(x, g.Gather(g.floats(decoder.pitch.weight), received.pitch))
-    x = g.Add(x, g.Gather(g.floats(decoder.quality.weight), received.count))
+    # By minus the number of layers that did not arrive.
+    quality = decoder.quality.weight[: config.n_layers + 1].roll(1, 0)
+    parts = [linear(g, received.latent, decoder.input.weight, decoder.input.bias)]
     if received.phase is not None:
-        x = g.Add(x, linear(g, received.phase, decoder.phase_input.weight, decoder.phase_input.bias, exact=True))
-    x = g.Reshape(x, np.array([1, -1, config.decoder_channels]))
-    x = backbone(g, x, decoder.blocks, "decoder")
-    hidden = layer_norm(g, x, decoder.norm)
+        quality = quality + decoder.phase_input.bias
+        parts.append(g.MatMul(received.phase, g.floats(decoder.phase_input.weight.T.contiguous())))
+    parts += [g.Gather(g.floats(decoder.pitch.weight), received.pitch), g.Gather(g.floats(quality), received.missing)]
+    hidden = layer_norm(g, backbone(g, g.Sum(*parts), decoder.blocks, "decoder"), decoder.norm)
     if config.head == "free":
         return free_spectrum(g, fourier, codec, hidden)
     return excited_spectrum(g, fourier, codec, hidden, received)
@@ -142,19 +145,18 @@ def network(g: Builder, codec: Codec, fourier: Fourier, received: Received) -> s
 Head: TypeAlias = "tuple[Tensor, Tensor, Places]"
 
 
-def at_places(g: Builder, hidden: str, groups: list[list[Head]]) -> list[str]:
-    """One product for several heads: rows by bin (weight `[bins, channels]`, bias), and where they are wanted.
+def stacked(heads: Sequence[Head]) -> tuple[Tensor, Tensor]:
+    """Rows by bin (weight `[bins, channels]`, bias) of several heads as rows by the places where they are wanted."""
+    weights = [own[torch.from_numpy(places.bins)] * places.scale for own, _, places in heads]
+    biases = [own[torch.from_numpy(places.bins)] * places.scale.squeeze(1) for _, own, places in heads]
+    return torch.cat(weights), torch.cat(biases)
 
-    Gives `[frames, heads, rows, own columns]` for each group of heads that have their columns in common.
-    """
-    heads = [head for group in groups for head in group]
-    weight = torch.cat([own[torch.from_numpy(places.bins)] * places.scale for own, _, places in heads])
-    bias = torch.cat([own[torch.from_numpy(places.bins)] * places.scale.squeeze(1) for _, own, places in heads])
-    sizes = np.array([sum(len(places.bins) for *_, places in group) for group in groups])
-    product = linear(g, hidden, weight, bias)
-    split = g.Split(product, sizes, outputs=len(sizes), axis=-1) if len(sizes) > 1 else (product,)
-    shapes = [(len(group), group[0][2].rows, len(group[0][2].columns)) for group in groups]
-    return [g.Reshape(part, np.array([-1, *shape])) for part, shape in zip(split, shapes, strict=True)]
+
+def at_places(g: Builder, hidden: str, groups: Sequence[Sequence[Head]]) -> tuple[str, ...]:
+    """One product for several groups of heads: `[frames, 1, places]` for each group."""
+    weights, biases = zip(*map(stacked, groups), strict=True)
+    product = linear(g, hidden, torch.cat(weights), torch.cat(biases))
+    return g.split(product, [len(bias) for bias in biases], axis=2)
 
 
 @dataclass(frozen=True)
@@ -180,9 +182,9 @@ class Places:
         return cls(fourier.rows, columns, np.minimum(own, n_bins - 1), torch.from_numpy(scale).unsqueeze(1))
 
     def widen(self, g: Builder, x: str, columns: int) -> str:
-        """`[frames, heads, rows, own columns]` -> all columns, 0 where there was none."""
+        """`[..., own columns]` -> all columns, 0 where there was none."""
         before, after = self.columns[0], columns - 1 - self.columns[-1]
-        return g.Pad(x, np.array([0, 0, 0, before, 0, 0, 0, after])) if before + after else x
+        return g.Pad(x, np.array([before, after]), None, np.array([-1])) if before + after else x
 
 
 def magnitude(g: Builder, logarithm: str) -> str:
@@ -190,47 +192,45 @@ def magnitude(g: Builder, logarithm: str) -> str:
 
 
 def free_spectrum(g: Builder, fourier: Fourier, codec: Codec, hidden: str) -> str:
-    """The spectrum `[frames, 1, rows, 2 columns]` of free magnitudes and phases."""
+    """The spectrum `[1, frames, rows, 2 columns]` of free magnitudes and phases."""
     (weight, turn_weight), (bias, turn_bias) = (part.chunk(2) for part in (codec.decoder.head.weight, codec.decoder.head.bias))
     everywhere, odd = (Places.of(fourier, fourier.points // 2 + 1, odd=odd) for odd in (False, True))
-    heads = [(weight, bias - _LEVEL, everywhere), (turn_weight, turn_bias, odd)]
-    logarithm, phase = at_places(g, hidden, [[head] for head in heads])
+    heads = [[(weight, bias - _LEVEL, everywhere)], [(turn_weight, turn_bias, odd)]]
+    shape = np.array([1, -1, fourier.rows, fourier.columns])
+    logarithm, phase = (g.Reshape(part, shape) for part in at_places(g, hidden, heads))
     gain = magnitude(g, logarithm)
     return g.Concat(g.Mul(gain, g.Cos(phase)), g.Mul(gain, g.Sin(phase)), axis=-1)
 
 
 def excited_spectrum(g: Builder, fourier: Fourier, codec: Codec, hidden: str, received: Received) -> str:
-    """The spectrum `[frames, 1, rows, 2 columns]` of both sources through their filters, and of the coded low band."""
+    """The spectrum `[1, frames, rows, 2 columns]` of both sources through their filters, and of the coded low band.
+
+    Its parts are `[frames, rows, 2, columns]`, real and imaginary.
+    """
     decoder = codec.decoder
+    rows, columns = fourier.rows, fourier.columns
     n_bins, n_turned = fourier.points // 2 + 1, decoder.n_turned
     weights, biases = (part.split([n_bins, n_turned, n_bins]) for part in (decoder.head.weight, decoder.head.bias))
-    everywhere, turned_places = Places.of(fourier, n_bins), Places.of(fourier, n_turned, odd=True)
+    everywhere, turned = Places.of(fourier, n_bins), Places.of(fourier, n_turned, odd=True)
     heads = [
         [(weights[0], biases[0] - _LEVEL, everywhere), (weights[2], biases[2] - _LEVEL, everywhere)],
-        [(weights[1], biases[1], turned_places)],
+        [(weights[1], biases[1], turned)],
     ]
-    if received.phase is not None:
-        heads.append(low_heads(fourier, codec, decoder.phase_head.weight, decoder.phase_head.bias))
-    logarithms, turn, *low = at_places(g, hidden, heads)
+    low = [] if received.phase is None else low_heads(fourier, codec, decoder.phase_head.weight, decoder.phase_head.bias)
+    logarithms, turn, *band = at_places(g, hidden, [*heads, low] if low else heads)
     phase, counter = clock(g, codec, received)
-    real, imaginary = g.Split(
-        fourier.forward(g, harmonic_frames(g, codec, fourier, phase, received.pitch)), outputs=2, axis=-1, num_outputs=2
-    )
-    turn = turned_places.widen(g, turn, fourier.columns)
-    cosine, sine = g.Cos(turn), g.Sin(turn)
-    parts = [
-        g.Sub(g.Mul(cosine, real), g.Mul(sine, imaginary)),
-        g.Add(g.Mul(cosine, imaginary), g.Mul(sine, real)),
-    ]
-    if received.phase is not None:
-        coded = low_band(g, fourier, codec, received, low[0], phase)
-        parts = [g.Add(part, own) for part, own in zip(parts, coded, strict=True)]
-    gain, noise_gain = g.Split(magnitude(g, logarithms), outputs=2, axis=1, num_outputs=2)
-    noises = noise_spectra(g, codec, fourier)
-    parts = [
-        g.Add(g.Mul(gain, part), g.Mul(noise_gain, g.Gather(noise, counter))) for part, noise in zip(parts, noises, strict=True)
-    ]
-    return g.Concat(*parts, axis=-1)
+    pulse, *rotation = source_sines(g, codec, phase, received.pitch, low)
+    spectrum = fourier.forward(g, harmonic_frames(g, codec, fourier, pulse, received.pitch))
+    turn = turned.widen(g, g.Reshape(turn, np.array([-1, rows, len(turned.columns)])), columns)
+    spectrum = rotate(g, g.Reshape(spectrum, np.array([-1, rows, 2 * columns])), g.Cos(turn), g.Sin(turn))
+    shape = np.array([-1, rows, 2, columns])
+    spectrum = g.Reshape(spectrum, shape)
+    if low:
+        spectrum = g.Add(spectrum, low_band(g, fourier, codec, received, band[0], rotation))
+    gains = g.Split(magnitude(g, logarithms), outputs=2, axis=2, num_outputs=2)
+    gain, noise_gain = (g.Reshape(part, np.array([-1, rows, 1, columns])) for part in gains)
+    noise = g.Mul(noise_gain, g.Gather(g.Reshape(noise_spectra(g, codec, fourier), shape), counter))
+    return g.Reshape(g.Add(g.Mul(gain, spectrum), noise), np.array([1, -1, rows, 2 * columns]))
 
 
 def low_heads(fourier: Fourier, codec: Codec, weight: Tensor, bias: Tensor) -> list[Head]:
@@ -241,73 +241,82 @@ def low_heads(fourier: Fourier, codec: Codec, weight: Tensor, bias: Tensor) -> l
     ]
 
 
-def low_band(g: Builder, fourier: Fourier, codec: Codec, received: Received, low: str, phase: str) -> tuple[str, str]:
-    """Real and imaginary parts `[frames, 1, rows, columns]` of the coded low band over the magnitude.
+def low_band(
+    g: Builder, fourier: Fourier, codec: Codec, received: Received, told: str, rotation: Sequence[str]
+) -> str:  # fmt: skip
+    """The coded low band over the magnitude, `[frames, rows, 2, columns]`.
 
-    From what the network says of it, `low` `[frames, 2, rows, own columns]`, told from the harmonic source.
+    From what the network says of it and the way past the network, told from the harmonic source.
     """
     skip: Tensor = codec.decoder.phase_skip.weight
     heads = low_heads(fourier, codec, skip, torch.zeros(len(skip)))
-    low = g.Add(low, *at_places(g, received.phase, [heads]))  # type: ignore[arg-type]
-    odd = heads[1][2]
-    shape = (odd.rows, len(odd.columns))
-    bins, sign = odd.bins.reshape(shape), odd.scale.numpy().reshape(shape)
-    # Cosine and cosine, minus sine and sine: what each part counts in its own place and in the other's.
-    quarters = np.array([1, 1, 2, 0])[:, None, None]
-    rotation = reference(g, codec, phase, received.pitch, bins, sign, quarters, codec.config.window // 2)
-    own, across = g.Split(rotation, outputs=2, axis=1, num_outputs=2)
-    turned = g.Add(g.Mul(low, own), g.Mul(g.Gather(low, np.array([1, 0]), axis=1), across))
-    return g.Split(odd.widen(g, turned, fourier.columns), outputs=2, axis=1, num_outputs=2)
+    places = heads[0][2]
+    weight, _ = stacked(heads)
+    turned = rotate(g, g.Add(told, g.MatMul(received.phase, g.floats(weight.T.contiguous()))), *rotation)
+    parts = g.Reshape(turned, np.array([-1, 2, places.rows, len(places.columns)]))
+    return places.widen(g, g.Transpose(parts, perm=[0, 2, 1, 3]), fourier.columns)
 
 
 def clock(g: Builder, codec: Codec, received: Received) -> tuple[str, str]:
-    """The source's phase `[frames, 1, 1, 1]` in the middle of each window, and the number of its noise `[frames, 1]`."""
+    """The source's phase `[frames, 1, 1]` in the middle of each window, and the number of its noise `[frames]`."""
     table = received.table
     advance = g.integers(advances(codec, table.before, table.pitch)[:, None])
     # The noise's counter is a second phase.
-    phases = g.state("phase", np.int64, [1, 2])
+    phases = g.state("phase", np.int64, [1, 1, 2])
     both = g.Gather(g.Concat(advance, g.integers(np.ones((len(table.pitch), 1), np.int64)), axis=1), received.place)
     both = g.Mod(g.Add(g.CumSum(both, np.array(0)), phases), np.array([_CYCLE, NOISE_FRAMES]))
     g.keep(phases, g.Slice(both, np.array([-1]), np.array([_END])))
-    phase, counter = g.Split(both, outputs=2, axis=1, num_outputs=2)
-    return g.Reshape(phase, np.array([-1, 1, 1, 1])), counter
+    phase, counter = g.Split(both, outputs=2, axis=2, num_outputs=2)
+    return phase, g.Reshape(counter, np.array([-1]))
 
 
-def harmonic_frames(g: Builder, codec: Codec, fourier: Fourier, phase: str, pitch: str) -> str:
+def source_sines(g: Builder, codec: Codec, phase: str, pitch: str, low: Sequence[Head]) -> tuple[str, ...]:
+    """Of the pulses' two angles, above and below, sine and cosine each `[frames, 1, 4]`; and what turns the coded low band
+    from the source's phase to its own, cosines and sines `[frames, 1, places]`."""
+    _, count = harmonics(codec)
+    angles = [Angles(np.stack([2 * count + 1, np.ones_like(count)], 1).repeat(2, 1), QUARTER * np.array([0, 1, 0, 1]))]
+    if low:
+        odd = low[1][2]
+        own = reference(codec, odd.bins, odd.scale.numpy()[:, 0], codec.config.window // 2)
+        angles += [own.turned(QUARTER), own]
+    return sines(g, phase, pitch, angles)
+
+
+def harmonics(codec: Codec) -> tuple[np.ndarray, np.ndarray]:
+    """The source's increment and the number of its harmonics, by 1 + pitch step."""
+    increments = codec.decoder.reference.increments.numpy()
+    current = np.concatenate([increments[:1], increments])
+    return current, _CYCLE // 2 // current - 1
+
+
+def harmonic_frames(g: Builder, codec: Codec, fourier: Fourier, pulse: str, pitch: str) -> str:
     """The lab's harmonic frames, windowed: `[frames, 1, points / columns, columns]`.
 
-    A sine of the sum of the phase and of what a sample adds to it: the latter is a table by pitch and sample, made of
-    integers when the graph is loaded, so that each frame costs two sines and two cosines.
+    A quotient of sines, less 1. Both its angles are one of the frame, of which `pulse` has the sine and cosine, and one of the
+    sample in the frame. The latter's are a table by pitch, worked out when the graph is loaded; so above and below are one
+    product with a row of it. Level and window are in the part above, and so is what makes it the quotient less 1.
     """
-    window, increments = codec.config.window, codec.decoder.reference.increments.numpy()
-    current = np.concatenate([increments[:1], increments])
-    voiced = np.arange(len(current)) > 0
-    count = _CYCLE // 2 // current - 1
-    # Of the quotient's two sides: so many half phases make the angle.
-    multiples = np.stack([2 * count + 1, np.ones_like(count)], 1)[..., None, None]
-    steps = np.arange(fourier.points).reshape(-1, fourier.columns) - window // 2
-
-    def radians(half_phases: str) -> str:
-        return g.Mul(g.Cast(g.Mod(half_phases, np.array(2 * _CYCLE)), to=TensorProto.FLOAT), np.pi / _CYCLE)
-
-    level = np.where(voiced, np.sqrt(0.5 / count), 0)[:, None, None, None]
-    loudness = np.concatenate([level, np.ones_like(level)], 1)
-    added = radians(g.Mul(current[:, None, None, None] * multiples, steps))
-    cosines, sines = g.Mul(g.Cos(added), loudness), g.Mul(g.Sin(added), loudness)
-    angle = radians(g.Mul(phase, g.Gather(multiples, pitch)))
-    # In doubles, for a sine's last bits depend on the length of the call, and a pulse would magnify them.
-    wide = g.Cast(angle, to=TensorProto.DOUBLE)
-    sine, cosine = (g.Cast(part, to=TensorProto.FLOAT) for part in (g.Sin(wide), g.Cos(wide)))
-    quotient = g.Add(g.Mul(sine, g.Gather(cosines, pitch)), g.Mul(cosine, g.Gather(sines, pitch)))
-    above, below = g.Split(quotient, outputs=2, axis=1, num_outputs=2)
-    at_pulse = g.Gather(_AT_PULSE * level * multiples[:, :1], pitch)
-    ratio = g.Div(g.Add(g.Mul(above, below), at_pulse), g.Add(g.Mul(below, below), _AT_PULSE))
-    hann = np.pad(codec.decoder.stft.hann.numpy(), (0, fourier.points - window))
-    return g.Mul(g.Sub(ratio, g.Gather(level, pitch)), hann.reshape(-1, fourier.columns))
+    window, shape = codec.config.window, (fourier.points // fourier.columns, fourier.columns)
+    current, count = harmonics(codec)
+    steps = np.arange(fourier.points).reshape(shape) - window // 2
+    multiples = np.stack([2 * count + 1, np.ones_like(count)], 1).repeat(2, 1)[..., None, None]
+    # Cosine and sine above, minus cosine and sine below.
+    offsets = QUARTER * np.array([1, 0, 3, 2])[:, None, None]
+    angle = g.Add(g.Mul(current[:, None, None, None] * multiples, steps), offsets)
+    own = g.Cast(g.Sin(radians(g, angle)), to=TensorProto.FLOAT)
+    level = np.where(np.arange(len(current)) > 0, np.sqrt(0.5 / count), 0)[:, None, None, None]
+    hann = np.pad(codec.decoder.stft.hann.numpy(), (0, fourier.points - window)).reshape(shape)
+    loud = g.Mul(level, hann)
+    below = np.array([0, 0, -1, -1], np.float32)[:, None, None]
+    table = g.Reshape(g.Concat(g.Mul(own, loud), g.Mul(own, below), axis=2), np.array([0, 4, -1]))
+    product = g.MatMul(g.Reshape(pulse, np.array([-1, 1, 1, 4])), g.Gather(table, pitch))
+    above, below = g.Split(g.Reshape(product, np.array([-1, 2, *shape])), outputs=2, axis=1, num_outputs=2)
+    at_pulse = g.Gather(g.Squeeze(g.Mul(loud, 2 * _AT_PULSE * count[:, None, None, None]), np.array([1])), pitch)
+    return g.Div(g.Add(g.Mul(above, below), at_pulse), g.Add(g.Mul(below, below), _AT_PULSE))
 
 
-def noise_spectra(g: Builder, codec: Codec, fourier: Fourier) -> tuple[str, str]:
-    """Real and imaginary parts of all frames of noise there are, `[NOISE_FRAMES, rows, columns]`; row n is frame n - 1.
+def noise_spectra(g: Builder, codec: Codec, fourier: Fourier) -> str:
+    """The spectra of all frames of noise there are, `[1, NOISE_FRAMES, rows, 2 columns]`; row n is frame n - 1.
 
     All of it is worked out when the graph is loaded.
     """
@@ -322,8 +331,7 @@ def noise_spectra(g: Builder, codec: Codec, fourier: Fourier) -> tuple[str, str]
     wide = g.Concat(*(some(around, k, k + NOISE_FRAMES) for k in range(parts)), axis=1)
     frames = g.Slice(wide, np.array([0]), np.array([fourier.points]), np.array([1]))
     hann = np.pad(codec.decoder.stft.hann.numpy(), (0, fourier.points - window))
-    shaped = g.Reshape(g.Mul(frames, hann), np.array([0, 1, -1, fourier.columns]))
-    return g.Split(g.Squeeze(fourier.forward(g, shaped), np.array([1])), outputs=2, axis=-1, num_outputs=2)
+    return fourier.forward(g, g.Reshape(g.Mul(frames, hann), np.array([0, 1, -1, fourier.columns])))
 
 
 def noise(g: Builder, count: int) -> str:
@@ -349,9 +357,7 @@ def overlap_add(g: Builder, codec: Codec, fourier: Fourier, spectrum: str) -> st
     tails = g.state("tails", np.float32, [stft.back, width])
     joined = g.Concat(tails, g.Mul(frames, synthesis), axis=0)
     g.keep(tails, g.Slice(joined, np.array([-stft.back]), np.array([_END])))
-    total = None
-    for k in range(stft.back + 1):
-        start, end = np.array([stft.back - k, k * hop]), np.array([-k or _END, (k + 1) * hop])
-        part = g.Slice(joined, start, end, np.array([0, 1]))
-        total = part if total is None else g.Add(total, part)
-    return g.Reshape(total, np.array([-1]))
+    starts = [(stft.back - k, k * hop) for k in range(stft.back + 1)]
+    ends = [(-k or _END, (k + 1) * hop) for k in range(stft.back + 1)]
+    parts = [g.Slice(joined, np.array(start), np.array(end)) for start, end in zip(starts, ends, strict=True)]
+    return g.Reshape(g.Sum(*parts), np.array([-1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,18 @@ from torch import Tensor
 
 from linnet.lab.dsp.stft import Stft
 from linnet.lab.export.builder import Builder
-from linnet.lab.export.fourier import Fourier
+from linnet.lab.export.fourier import Fourier, rotate
 from linnet.lab.export.layers import backbone, conv_next, gru, gru_step, gru_table, layer_norm, linear
-from linnet.lab.export.quantizer import Codebook, PitchCoder, advances, memory_table, reference, steady
+from linnet.lab.export.quantizer import (
+    QUARTER,
+    Codebook,
+    PitchCoder,
+    advances,
+    memory_table,
+    reference,
+    sines,
+    steady,
+)
 from linnet.lab.systems.codec import Codec
 from linnet.lab.systems.tracker import PitchTracker
 
@@ -34,60 +44,67 @@ def export_encoder(codec: Codec, *, eight_bit: bool = True) -> bytes:
     samples = g.input("samples", np.float32, ["samples"])
     # The decibels' centre as a gain: what an 8-bit product rounds should lie around zero.
     loudness = float(np.exp(_CENTRE / 2))
-    transforms = [(tracker.long, 1.0), (tracker.short, 1.0), (codec.stft, loudness)]
-    found = spectra(g, samples, codec.config.hop, transforms)
-    wanted = pitch(g, tracker, [power for _, power in found[:2]])
-    spectrum, power = found[2]
-    energy, gain = g.Add(power, _FLOOR * float(np.exp(_CENTRE))), None
+    transforms = [(tracker.long, 1.0, 1e-9), (tracker.short, 1.0, 1e-9), (codec.stft, loudness, _FLOOR * loudness**2)]
+    long, short, own = spectra(g, samples, codec.config.hop, transforms)
+    wanted = pitch(g, tracker, [long.power, short.power])
+    power, gain = own.power, None
     if codec.enhancer is not None:
-        energy, gain = enhance(g, codec, power, energy)
-    latent, hidden = network(g, codec, energy, wanted)
+        power, gain = enhance(g, codec, power, _FLOOR * loudness**2)
+    latent, hidden = network(g, codec, power, wanted)
     base = search_base(g, codec, latent, wanted)
     codes = [base.codes, *search_rest(g, codec, base.rest)]
     if codec.phase is not None:
-        low = lowest(g, codec, spectrum, gain)
+        low = lowest(g, codec, own, gain)
         codes += search_phase(g, codec, phase_latent(g, codec, low, loudness, hidden, base), base)
     columns = g.Cast(g.Concat(*codes, axis=1), to=TensorProto.INT64)
     g.output("codes", columns, np.int64, ["frames", codec.config.n_layers])
     return g.finish()
 
 
-def spectra(g: Builder, samples: str, hop: int, transforms: list[tuple[Stft, float]]) -> list[tuple[str, str]]:
-    """Spectra of the frames of `samples` in `Fourier`'s order, real and imaginary parts `[frames, 1, rows, 2 columns]`, and
-    their powers `[frames, 1, places]`; a gain goes with each Stft.
+@dataclass(frozen=True)
+class Spectrum:
+    """What one Stft says of every frame: its power spectrum in `Fourier`'s order plus a floor, `[frames, 1, places]`; and the
+    spectra of all the Stfts of its length, of which it is the one at `index`, `[frames, 1, several * 2 places]`."""
+
+    power: str
+    all_spectra: str
+    index: int
+
+
+def spectra(g: Builder, samples: str, hop: int, transforms: Sequence[tuple[Stft, float, float]]) -> list[Spectrum]:
+    """Spectra of the frames of `samples`, by Stfts, each with its gain and the floor of its power.
 
     The lab pads a window at its end, this at its beginning, so that all of them are cut from one past: the middle of a window
     comes later by as much. Transforms of equal length are one product.
     """
-    back = max(stft.back for stft, _ in transforms)
-    past = g.state("past", np.float32, [back * hop])
-    joined = g.Concat(past, samples, axis=0)
-    g.keep(past, g.Slice(joined, np.array([-back * hop]), np.array([_END])))
-    hops = g.Reshape(joined, np.array([-1, hop]))
-    count = g.Div(g.Squeeze(g.Shape(samples)), np.array(hop))
-    first = g.Unsqueeze(g.Range(np.array(0), count, np.array(1)), np.array([1]))
-    frames = g.Reshape(g.Gather(hops, g.Add(first, np.arange(back + 1))), np.array([-1, (back + 1) * hop]))
-    found: dict[int, tuple[str, str]] = {}
-    for points in sorted({stft.n_fft for stft, _ in transforms}):
-        alike = [index for index, (stft, _) in enumerate(transforms) if stft.n_fft == points]
+    longest = max(stft.n_fft for stft, *_ in transforms)
+    # Frames are looked up in rows of as many samples.
+    unit = math.gcd(hop, Fourier(longest).columns)
+    rows = g.Reshape(samples, np.array([-1, unit]))
+    past = g.state("past", np.float32, [(longest - hop) // unit, unit])
+    joined = g.Concat(past, rows, axis=0)
+    g.keep(past, g.Slice(joined, np.array([-(longest - hop) // unit]), np.array([_END])))
+    first = g.Range(np.array(0), g.Squeeze(g.Shape(rows, end=1)), np.array(hop // unit))
+    frames = g.Gather(joined, g.Add(g.Unsqueeze(first, np.array([1, 2])), np.arange(longest // unit)))
+    found: dict[int, Spectrum] = {}
+    for points in sorted({stft.n_fft for stft, *_ in transforms}):
+        alike = [index for index, (stft, *_) in enumerate(transforms) if stft.n_fft == points]
         own = [transforms[index] for index in alike]
-        windows = [gain * np.pad(stft.hann.numpy(), (points - stft.window, 0)) for stft, gain in own]
         fourier = Fourier(points)
-        last = g.Reshape(g.Slice(frames, np.array([-points]), np.array([_END]), np.array([1])), np.array([-1, 1, points]))
-        shaped = g.Reshape(g.Mul(last, np.stack(windows)), np.array([0, 0, -1, fourier.columns]))
-        spectrum = fourier.forward(g, shaped)
+        shape = [points // fourier.columns, fourier.columns]
+        windows = [gain * np.pad(stft.hann.numpy(), (points - stft.window, 0)).reshape(shape) for stft, gain, _ in own]
+        last = g.Slice(frames, np.array([-points // unit]), np.array([_END]), np.array([2])) if points < longest else frames
+        spectrum = fourier.forward(g, g.Mul(g.Reshape(last, np.array([-1, 1, *shape])), np.stack(windows)))
         real, imaginary = g.Split(g.Mul(spectrum, spectrum), outputs=2, axis=-1, num_outputs=2)
-        power = g.Reshape(g.Add(real, imaginary), np.array([0, len(alike), fourier.size]))
-        for index, own_spectrum, own_power in zip(alike, *(_each(g, x, len(alike)) for x in (spectrum, power)), strict=True):
-            found[index] = own_spectrum, own_power
+        power = g.Reshape(g.Add(real, imaginary), np.array([-1, len(alike), fourier.size]))
+        power = g.Add(power, np.array([[floor] for *_, floor in own]))
+        powers = g.split(power, [1] * len(alike), axis=1)
+        flat = g.Reshape(spectrum, np.array([-1, 1, len(alike) * 2 * fourier.size]))
+        found |= {index: Spectrum(power, flat, place) for place, (index, power) in enumerate(zip(alike, powers, strict=True))}
     return [found[index] for index in range(len(transforms))]
 
 
-def _each(g: Builder, x: str, count: int) -> Sequence[str]:
-    return g.Split(x, outputs=count, axis=1, num_outputs=count) if count > 1 else (x,)
-
-
-def pitch(g: Builder, tracker: PitchTracker, powers: list[str]) -> str:
+def pitch(g: Builder, tracker: PitchTracker, powers: Sequence[str]) -> str:
     """1 + the tracker's pitch step, int64 `[frames, 1]`, 0 where unvoiced.
 
     The lags of an autocorrelation go straight into the input layer, so their matrix and the layer's are one. All weights are
@@ -99,14 +116,13 @@ def pitch(g: Builder, tracker: PitchTracker, powers: list[str]) -> str:
         first = number * (lags + 1)
         own: Tensor = 4 * weight[:, first : first + lags] @ getattr(tracker, f"{name}_lags").T
         matrix = spread(torch.cat([own, getattr(tracker, f"{name}_power").T]), Fourier(getattr(tracker, name).n_fft))
-        magnitude = g.Sqrt(g.Add(power, 1e-9))
-        summed = g.MatMul(magnitude, g.floats(matrix.T.contiguous()))
+        summed = g.MatMul(g.Sqrt(power), g.floats(matrix.T.contiguous()))
         product, energy = g.Split(summed, np.array([len(weight), 1]), outputs=2, axis=-1)
         features.append(g.Div(product, energy))
         energies.append(energy)
     levels = weight[:, [lags, 2 * lags + 1]]
-    level = linear(g, g.Log(g.Concat(*energies, axis=-1)), 0.25 * levels, tracker.input.bias + levels.sum(1))
-    x = g.Relu(g.Add(g.Add(*features), level))
+    level = g.MatMul(g.Log(g.Concat(*energies, axis=-1)), g.floats(0.25 * levels.T))
+    x = g.Relu(g.Sum(*features, level, tracker.input.bias + levels.sum(1)))
     hidden = g.state("tracker", np.float32, [1, 1, tracker.gru.hidden_size])
     y, after = gru(g, x, tracker.gru, hidden)
     g.keep(hidden, after)
@@ -118,32 +134,30 @@ def pitch(g: Builder, tracker: PitchTracker, powers: list[str]) -> str:
     return g.ArgMax(g.Add(g.Mul(g.Softmax(logits, axis=-1), ahead), handicap), axis=-1, keepdims=0)
 
 
-def enhance(g: Builder, codec: Codec, power: str, energy: str) -> tuple[str, str]:
-    """The enhancer, of a power spectrum and the same above the floor: what passes, above the floor, and the gains, all of one
-    shape."""
+def enhance(g: Builder, codec: Codec, power: str, floor: float) -> tuple[str, str]:
+    """The enhancer: of a power spectrum plus its floor what passes, with the floor again, and the gains, all of one shape."""
     enhancer: Any = codec.enhancer
     fourier, lookahead = Fourier(codec.stft.n_fft), codec.config.lookahead
-    x = linear(g, g.Log(energy), spread(enhancer.input.weight / _SPREAD, fourier), enhancer.input.bias)
-    x = backbone(g, g.Reshape(x, np.array([1, -1, codec.config.enhancer_channels])), enhancer.blocks, "enhancer")
-    wide = linear(g, layer_norm(g, x, enhancer.norm), enhancer.head.weight[fourier.bins], enhancer.head.bias[fourier.bins])
-    gain = g.Mul(g.Sigmoid(g.Reshape(wide, np.array([-1, 1, fourier.size]))), 2.0)
+    x = linear(g, g.Log(power), spread(enhancer.input.weight / _SPREAD, fourier), enhancer.input.bias)
+    x = layer_norm(g, backbone(g, x, enhancer.blocks, "enhancer"), enhancer.norm)
+    head = enhancer.head
+    gain = g.Mul(g.Sigmoid(linear(g, x, head.weight[fourier.bins], head.bias[fourier.bins])), 2.0)
+    power = g.Sub(power, floor)
     if lookahead:
         power = g.delay("power_past", power, lookahead, [1, fourier.size])
-    return g.Add(g.Mul(power, g.Mul(gain, gain)), _FLOOR * float(np.exp(_CENTRE))), gain
+    return g.Add(g.Mul(power, g.Mul(gain, gain)), floor), gain
 
 
-def network(g: Builder, codec: Codec, energy: str, wanted: str) -> tuple[str, str]:
-    """The latent `[1, frames, dim]` of one Stft's power spectrum above the floor, whose gain centred it, and the pitch; and the
-    last hidden layer `[1, frames, channels]`."""
+def network(g: Builder, codec: Codec, power: str, wanted: str) -> tuple[str, str]:
+    """The latent `[frames, 1, dim]`, less the predictor's bias, of one Stft's power spectrum, whose gain centred it, and the
+    pitch; and the last hidden layer `[frames, 1, channels]`."""
     encoder = codec.encoder
     weight = spread(encoder.input.weight / _SPREAD, Fourier(codec.stft.n_fft))
-    x = linear(g, g.Log(energy), weight, encoder.input.bias)
-    x = g.Add(x, g.Gather(g.floats(encoder.pitch.weight), wanted))
-    x = g.Reshape(x, np.array([1, -1, codec.config.encoder_channels]))
-    x = backbone(g, x, encoder.blocks, "encoder")
+    x = linear(g, g.Log(power), weight, encoder.input.bias)
+    x = backbone(g, g.Add(x, g.Gather(g.floats(encoder.pitch.weight), wanted)), encoder.blocks, "encoder")
     scale = 1 / encoder.power.sqrt()
-    latent = linear(g, layer_norm(g, x, encoder.norm), scale * encoder.output.weight, scale * encoder.output.bias)
-    return latent, x
+    bias = scale * encoder.output.bias - codec.quantizer.predict.bias
+    return linear(g, layer_norm(g, x, encoder.norm), scale * encoder.output.weight, bias), x
 
 
 def spread(weight: Tensor, fourier: Fourier) -> Tensor:
@@ -158,25 +172,25 @@ def _first_places(fourier: Fourier) -> np.ndarray:
     return np.unique(fourier.bins, return_index=True)[1]
 
 
-def lowest(g: Builder, codec: Codec, spectrum: str, gain: str | None) -> str:
-    """Real parts, then imaginary parts, of a spectrum's lowest bins where they first appear: `[frames, 2 * phase_bins]`; of an
-    enhancer's `gain`, what it lets pass."""
+def lowest(g: Builder, codec: Codec, own: Spectrum, gain: str | None) -> str:
+    """Real parts, then imaginary parts, of a spectrum's lowest bins where they first appear, `[frames, 1, 2 * phase_bins]`; of
+    an enhancer's `gain`, what it lets pass."""
     fourier, config = Fourier(codec.stft.n_fft), codec.config
     places = _first_places(fourier)[: config.phase_bins]
     row, column = np.divmod(places, fourier.columns)
-    where = np.concatenate([row * 2 * fourier.columns + column + part for part in (0, fourier.columns)])
-    low = g.Gather(g.Reshape(spectrum, np.array([-1, 2 * fourier.size])), where, axis=1)
+    real = own.index * 2 * fourier.size + row * 2 * fourier.columns + column
+    low = g.Gather(own.all_spectra, np.concatenate([real, real + fourier.columns]), axis=2)
     if gain is None:
         return low
     if config.lookahead:
-        low = g.delay("low_past", low, config.lookahead, [2 * config.phase_bins])
-    return g.Mul(low, g.Gather(g.Squeeze(gain, np.array([1])), np.tile(places, 2), axis=1))
+        low = g.delay("low_past", low, config.lookahead, [1, 2 * config.phase_bins])
+    return g.Mul(low, g.Gather(gain, np.tile(places, 2), axis=2))
 
 
 @dataclass(frozen=True)
 class Base:
     """The base layer's codes, int32 `[frames, 1]`, what they leave of the latent `[frames, 1, dim]`, 1 + the pitch step as sent
-    `[frames]`, and its place in `table`."""
+    and its place in `table`, `[frames, 1]`."""
 
     codes: str
     rest: str
@@ -187,14 +201,14 @@ class Base:
 
 def search_base(g: Builder, codec: Codec, latent: str, wanted: str) -> Base:
     """The closed loop of the base layer."""
-    quantizer, dim = codec.quantizer, codec.config.latent_dim
+    quantizer = codec.quantizer
     coder = PitchCoder.of(quantizer)
     book = Codebook.of(quantizer.base.entries, eight_bit=g.eight_bit)
     said = memory_table(g, quantizer, book.table(g))
 
     def step(inner: Builder, hidden: str, previous: str, target: str, want: str) -> tuple[list[str], list[str]]:
-        predicted = linear(inner, hidden, quantizer.predict.weight, quantizer.predict.bias, exact=True)
-        rest = inner.Reshape(inner.Sub(target, predicted), np.array([1, dim]))
+        flat = inner.Reshape(hidden, np.array([1, -1]))
+        rest = inner.Gemm(flat, inner.floats(quantizer.predict.weight), target, alpha=-1.0, transB=1)
         place = inner.Add(previous, want)
         kind = inner.Gather(inner.integers(coder.kind), place)
         entry = book.nearest_of_kind(inner, rest, quantizer.entry_kind.numpy(), kind)
@@ -206,15 +220,13 @@ def search_base(g: Builder, codec: Codec, latent: str, wanted: str) -> Base:
     hidden = g.state("memory", np.float32, shapes[0])
     # In units of the table's rows, so that a row and a column only need adding.
     previous = g.state("pitch", np.int64, [1])
-    series = [g.Reshape(latent, np.array([-1, dim])), g.Reshape(wanted, np.array([-1]))]
     types = [np.float32, np.int64, np.float32, np.int64]
-    *after, rest, entry, place = g.scan(step, [hidden, previous], series, types, shapes)
+    *after, rest, entry, place = g.scan(step, [hidden, previous], [latent, wanted], types, shapes)
     g.keep(hidden, after[0])
     g.keep(previous, after[1])
     codes = g.Cast(g.Add(entry, g.Gather(g.integers(coder.first), place)), to=TensorProto.INT32)
     left = g.Sub(rest, g.Gather(book.table(g), entry))
-    sent = g.Gather(g.integers(coder.sent), g.Reshape(place, np.array([-1])))
-    return Base(codes, left, sent, g.Reshape(place, np.array([-1])), coder)
+    return Base(codes, left, g.Gather(g.integers(coder.sent), place), place, coder)
 
 
 def search_rest(g: Builder, codec: Codec, rest: str) -> list[str]:
@@ -232,34 +244,32 @@ def search_rest(g: Builder, codec: Codec, rest: str) -> list[str]:
 
 
 def phase_latent(g: Builder, codec: Codec, low: str, gain: float, hidden: str, base: Base) -> str:
-    """The phase's latent `[1, frames, phase_dim]` of the lowest bins, which came with a `gain`."""
+    """The phase's latent `[frames, 1, phase_dim]` of the lowest bins, which came with a `gain`."""
     encoder: Any = codec.phase.encoder  # type: ignore[union-attr]
     config, n_bins = codec.config, codec.config.phase_bins
     fourier = Fourier(encoder.reference.n_fft)
     place = _first_places(fourier)[:n_bins]
-    other = g.Gather(low, np.roll(np.arange(2 * n_bins), n_bins), axis=1)
+
+    # The mean energy and each bin's own, for its real and for its imaginary part, with their floors, as one product.
+    squares, mean = np.ones((2 * n_bins, 1)) / n_bins, np.ones((1, 2 * n_bins))
+    pairs = np.tile(np.eye(n_bins), (2, 2)) + 1e-3 * squares * mean
+    energies = g.Add(g.MatMul(g.Mul(low, low), np.concatenate([pairs, squares], 1)), 1e-7 * gain**2)
+    energy, mean = g.Split(energies, np.array([2 * n_bins, 1]), outputs=2, axis=2)
+    level = g.Mul(low, g.Pow(g.Mul(energy, mean), -0.25))
 
     coder = base.table
     advanced = g.Gather(g.integers(advances(codec, coder.before, coder.sent)[:, None]), base.place)
-    state = g.state("phase", np.int64, [1, 1])
+    state = g.state("phase", np.int64, [1, 1, 1])
     phase = g.Mod(g.Add(g.CumSum(advanced, np.array(0)), state), np.array(1 << 32))
     g.keep(state, g.Slice(phase, np.array([-1]), np.array([_END])))
     middle = config.window // 2 + fourier.points - config.window
-    # Cosine and cosine, sine and minus sine; where a place has its bin's conjugate, its imaginary part counts half a cycle
-    # later, which is its negative.
-    conjugate = 2 * fourier.mirrored[place]
-    quarters = np.concatenate([np.ones_like(conjugate), 1 + conjugate, conjugate, np.full_like(conjugate, 2)])
-    rotation = reference(g, codec, phase, base.sent, np.tile(np.arange(n_bins), 4), np.ones(1), quarters, middle)
-    cosines, sines = g.Split(rotation, outputs=2, axis=1, num_outputs=2)
-    told = g.Add(g.Mul(low, cosines), g.Mul(other, sines))
-
-    # Each energy twice, for the real and for the imaginary part.
-    floor = 1e-7 * gain**2
-    energy = g.Add(g.Mul(low, low), g.Mul(other, other))
-    mean = g.ReduceMean(energy, np.array([1]))
-    product = g.Mul(g.Add(energy, g.Add(g.Mul(mean, 1e-3), floor)), g.Add(mean, floor))
-    told = g.Unsqueeze(g.Mul(told, g.Pow(product, -0.25)), np.array([0]))
-    x = linear(g, g.Concat(told, hidden, axis=2), encoder.input.weight, encoder.input.bias)
+    # Turned back; where a place has its bin's conjugate, forth, and the layer that reads it turns its imaginary part round.
+    sign = np.where(fourier.mirrored[place], 1, -1)
+    angles = reference(codec, np.arange(n_bins), sign, middle)
+    told = rotate(g, level, *sines(g, phase, base.sent, [angles.turned(QUARTER), angles]))
+    weight = encoder.input.weight.clone()
+    weight[:, n_bins : 2 * n_bins] *= -torch.from_numpy(sign)
+    x = linear(g, g.Concat(told, hidden, axis=2), weight, encoder.input.bias)
     past = g.state("phase_block", np.float32, [1, config.phase_channels, encoder.block.depthwise.history])
     x, after = conv_next(g, x, encoder.block, past)
     g.keep(past, after)
@@ -270,19 +280,20 @@ def phase_latent(g: Builder, codec: Codec, low: str, gain: float, hidden: str, b
 def search_phase(g: Builder, codec: Codec, latent: str, base: Base) -> list[str]:
     """The codes of the phase's layers, int32 `[frames, 1]` each: the first in a closed loop, the others of what it leaves."""
     quantizer: Any = codec.phase.quantizer  # type: ignore[union-attr]
-    dim, shape = codec.config.phase_dim, [1, 1, quantizer.memory.hidden_size]
+    shape = [1, 1, quantizer.memory.hidden_size]
     books = [Codebook.of(book.entries, eight_bit=g.eight_bit) for book in quantizer.codebooks()]
     said = gru_table(g, books[0].table(g), len(books[0].numbers), quantizer.memory)
 
     def step(inner: Builder, hidden: str, target: str, same: str) -> tuple[list[str], list[str]]:
-        told = linear(inner, hidden, quantizer.predict.weight, quantizer.predict.bias, exact=True)
-        rest = inner.Reshape(inner.Sub(target, inner.Mul(told, same)), np.array([1, dim]))
+        flat = inner.Reshape(hidden, np.array([1, -1]))
+        told = inner.Gemm(flat, inner.floats(quantizer.predict.weight), quantizer.predict.bias, transB=1)
+        rest = inner.Sub(target, inner.Mul(told, same))
         entry = books[0].nearest(inner, rest)
         after = gru_step(inner, inner.Gather(said, entry), quantizer.memory, hidden)
         return [after], [rest, entry]
 
     state = g.state("phase_memory", np.float32, shape)
-    series = [g.Reshape(latent, np.array([-1, dim])), steady(g, base.table.before, base.table.sent, base.place)]
+    series = [latent, steady(g, base.table.before, base.table.sent, base.place)]
     after, rest, entry = g.scan(step, [state], series, [np.float32] * 3, [shape])
     g.keep(state, after)
     codes = [entry]

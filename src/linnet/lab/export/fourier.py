@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from linnet.lab.export.builder import Builder
+from linnet.lab.export.builder import Builder, Operand
 
 
 @dataclass(frozen=True)
@@ -51,32 +51,29 @@ class Fourier:
         return self._k() > self.points // 2
 
     def forward(self, g: Builder, x: str) -> str:
-        """Real `[frames, several, points / S, S]` -> spectra `[frames, several, rows, 2 S]`."""
+        """Real `[..., points / S, S]` -> spectra `[1, several, rows, 2 S]`, all of them one after the other."""
         r = self.points // self.columns
         first = np.exp(-2j * np.pi * np.outer(np.arange(self.rows), np.arange(r)) / r)
         interleaved = np.stack([first.real, first.imag], 1).reshape(-1, r).astype(np.float32)
-        twisted = self._twist(g, g.MatMul(interleaved, x))
-        return g.MatMul(g.Reshape(twisted, np.array([0, -1, self.rows, 2 * self.columns])), _as_real(self._kernel()))
+        parts = g.Reshape(g.MatMul(interleaved, x), np.array([1, -1, self.rows, 2 * self.columns]))
+        return g.MatMul(rotate(g, parts, *self._twiddles()), _as_real(self._kernel()))
 
     def inverse(self, g: Builder, spectrum: str, rows: int) -> str:
-        """Spectrum `[frames, ..., rows, 2 S]` -> the real signal's first `rows` rows, `[frames, rows, S]`; zeros beyond."""
+        """Spectra `[1, frames, rows, 2 S]` -> the real signal's first `rows` rows, `[frames, rows, S]`; zeros beyond."""
         r = self.points // self.columns
-        product = g.MatMul(spectrum, _as_real(self._kernel().conj().T))
-        twisted = self._twist(g, g.Reshape(product, np.array([0, 2 * self.rows, self.columns])), conjugate=True)
+        cosines, sines = self._twiddles()
+        parts = rotate(g, g.MatMul(spectrum, _as_real(self._kernel().conj().T)), cosines, -sines)
         # The rows in between stand for their mirror images as well.
         weight = np.where(np.arange(self.rows) % (self.rows - 1) == 0, 1, 2) / self.points
         last = np.exp(2j * np.pi * np.outer(np.arange(rows), np.arange(self.rows)) / r) * weight
         last[r:] = 0
-        return g.MatMul(np.stack([last.real, -last.imag], -1).reshape(rows, -1).astype(np.float32), twisted)
+        interleaved = np.stack([last.real, -last.imag], -1).reshape(rows, -1).astype(np.float32)
+        return g.MatMul(interleaved, g.Reshape(parts, np.array([-1, 2 * self.rows, self.columns])))
 
-    def _twist(self, g: Builder, x: str, *, conjugate: bool = False) -> str:
-        """Multiply by the twiddles: `x` `[..., 2 rows, S]`, real and imaginary rows in turn."""
-        angle = 2 * np.pi * np.outer(np.arange(self.rows), np.arange(self.columns)) / self.points
-        cosine, sine = np.repeat(np.cos(angle), 2, 0), np.stack([np.sin(angle), -np.sin(angle)], 1)
-        sine = (-sine if conjugate else sine).reshape(cosine.shape)
-        # The other part of each number; to look it up costs a third of a product that gives the rows in this order.
-        other = g.Gather(x, np.arange(2 * self.rows) ^ 1, axis=-2)
-        return g.Add(g.Mul(x, cosine.astype(np.float32)), g.Mul(other, sine.astype(np.float32)))
+    def _twiddles(self) -> tuple[np.ndarray, np.ndarray]:
+        """Cosines and sines of what is between the two products, `[1, rows, S]`."""
+        angle = -2 * np.pi * np.outer(np.arange(self.rows), np.arange(self.columns))[None] / self.points
+        return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
     @property
     def _k2(self) -> np.ndarray:
@@ -88,6 +85,15 @@ class Fourier:
 
     def _k(self) -> np.ndarray:
         return np.add.outer(np.arange(self.rows), self.points // self.columns * self._k2).flatten()
+
+
+def rotate(g: Builder, x: str, cosines: Operand, sines: Operand) -> str:
+    """Complex numbers, each row's real parts before its imaginary parts, times those of angles: `x` `[frames, rows, 2 n]`,
+    cosines and sines `[frames, rows, n]`, or `[1, frames, rows, 2 n]` and `[1, rows, n]`, alike for all frames.
+
+    A rotary embedding does just that, as one operator in place of seven.
+    """
+    return g.RotaryEmbedding(x, cosines, sines, num_heads=1)
 
 
 def _as_real(matrix: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Layers as operators: each takes values of shape `[1, frames, channels]` unless it says otherwise."""
+"""Layers as operators: each takes values of shape `[frames, 1, channels]` unless it says otherwise."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def layer_norm(g: Builder, x: str, norm: nn.LayerNorm) -> str:
 def conv_next(g: Builder, x: str, block: ConvNeXt, state: str) -> tuple[str, str]:
     """The block and its new state, `[1, channels, history]`."""
     conv: Any = block.depthwise.conv
-    channels_first = g.Transpose(x, perm=[0, 2, 1])
+    channels_first = g.Transpose(x, perm=[1, 2, 0])
     mixed, state = g.CausalConvWithState(channels_first, conv.weight, conv.bias, state, outputs=2, activation="none", ndim=1)
-    y = layer_norm(g, g.Transpose(mixed, perm=[0, 2, 1]), block.norm)
+    y = layer_norm(g, g.Transpose(mixed, perm=[2, 0, 1]), block.norm)
     y = g.Gelu(linear(g, y, block.expand.weight, block.expand.bias))
     scaled = block.scale.unsqueeze(1) * block.project.weight
     return g.Add(x, linear(g, y, scaled, block.scale * block.project.bias)), state
@@ -114,8 +114,7 @@ def recurrence(g: Builder, x: str, layer: Any, state: str) -> tuple[str, str]:
     """
     hidden = layer.hidden_size
     sizes = np.array([2 * hidden, hidden])
-    flat = g.Reshape(linear(g, x, layer.weight_ih_l0, layer.bias_ih_l0), np.array([-1, 3 * hidden]))
-    series = g.Split(flat, sizes, outputs=2, axis=-1)
+    series = g.Split(linear(g, x, layer.weight_ih_l0, layer.bias_ih_l0), sizes, outputs=2, axis=-1)
 
     def step(inner: Builder, before: str, *said: str) -> tuple[list[str], list[str]]:
         own = inner.Split(linear(inner, before, layer.weight_hh_l0, layer.bias_hh_l0), sizes, outputs=2, axis=-1)
@@ -127,4 +126,4 @@ def recurrence(g: Builder, x: str, layer: Any, state: str) -> tuple[str, str]:
 
     kinds = [np.float32] * 3
     state, y = g.scan(step, [state], series, kinds, [[1, hidden]])
-    return g.Reshape(y, np.array([1, -1, hidden])), state
+    return y, state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +34,14 @@ class Codebook:
         scale = float(np.abs(values).max()) / 127
         return cls(np.round(values / scale).astype(np.int8), scale, True)
 
+    def units(self, g: Builder, *, lost: bool = False) -> str:
+        """Float entries over `scale` `[n, dim]`, and a row of zeros for a `lost` frame."""
+        numbers = np.pad(self.numbers, ((0, int(lost)), (0, 0)))
+        return g.Cast(numbers, to=TensorProto.FLOAT) if self.eight_bit else g.value(numbers)
+
     def table(self, g: Builder, *, lost: bool = False) -> str:
         """Float entries `[n, dim]`, and a row of zeros for a `lost` frame."""
-        numbers = np.pad(self.numbers, ((0, int(lost)), (0, 0)))
-        return g.Mul(g.Cast(numbers, to=TensorProto.FLOAT), self.scale) if self.eight_bit else g.value(numbers)
+        return g.Mul(self.units(g, lost=lost), self.scale) if self.eight_bit else self.units(g, lost=lost)
 
     def nearest(self, g: Builder, x: str) -> str:
         """The entry nearest to `x` `[..., dim]` -> int32 `[...]`."""
@@ -143,8 +148,8 @@ class PitchDecoder:
 
 
 def steady(g: Builder, before: np.ndarray, pitch: np.ndarray, place: str) -> str:
-    """1 where a frame is voiced or unvoiced as the one before, else 0, float `[frames, 1]`, from the place in a table whose
-    rows are 1 + the pitch step `before`, and 1 + the pitch step."""
+    """1 where a frame is voiced or unvoiced as the one before, else 0, float `[frames, 1, 1]`, from the place in a table
+    `[frames, 1]` whose rows are 1 + the pitch step `before`, and 1 + the pitch step."""
     same = ((before > 0) == (pitch > 0)).astype(np.int8)
     return g.Gather(g.Cast(same[:, None], to=TensorProto.FLOAT), place)
 
@@ -160,17 +165,42 @@ def advances(codec: Codec, before: np.ndarray, pitch: np.ndarray) -> np.ndarray:
     return codec.config.hop // 2 * (current[np.where(before > 0, before, pitch)] + current[pitch])
 
 
-def reference(
-    g: Builder, codec: Codec, phase: str, pitch: str, bins: np.ndarray, sign: np.ndarray, quarters: np.ndarray, middle: int
-) -> str:  # fmt: skip
-    """Sines of the lab's `reference_rotation` of some bins, its angle times `sign` and turned on by so many `quarters` of a
-    cycle (a quarter makes it the cosine): `[frames, *shape]`, the shape that the three have together.
+QUARTER = 1 << 31
+"""Of a cycle, in the units of `Angles`."""
 
-    From the source's phase `[frames, 1...]` and 1 + the pitch step `[frames]`; `middle` is the window's, in samples.
-    """
+
+@dataclass(frozen=True)
+class Angles:
+    """Multiples of the source's phase by 1 + pitch step `[1 + steps, n]`, and what is added to them `[n]`, in 2^-33 cycles."""
+
+    multiples: np.ndarray
+    offsets: np.ndarray
+
+    def turned(self, by: int) -> Angles:
+        """So much further on."""
+        return Angles(self.multiples, self.offsets + by)
+
+
+def reference(codec: Codec, bins: np.ndarray, sign: np.ndarray, middle: int) -> Angles:
+    """Those of the lab's `reference_rotation` of some bins, times `sign`; `middle` is the window's, in samples."""
     own: Any = codec.decoder.reference
-    bins, sign, quarters = np.broadcast_arrays(bins, sign.astype(np.int64), quarters)
-    turns = g.Gather(g.integers(own.numbers.numpy()[:, bins] * sign), pitch)
-    offset = quarters * (1 << 30) - sign * (bins * middle % own.n_fft) * ((1 << 32) // own.n_fft)
-    angle = g.Mod(g.Add(g.Mul(turns, phase), offset), np.array(1 << 32))
-    return g.Sin(g.Mul(g.Cast(angle, to=TensorProto.FLOAT), 2 * np.pi / (1 << 32)))
+    sign = 2 * sign.astype(np.int64)
+    return Angles(own.numbers.numpy()[:, bins] * sign, -sign * (bins * middle % own.n_fft) * ((1 << 32) // own.n_fft))
+
+
+def sines(g: Builder, phase: str, pitch: str, angles: Sequence[Angles]) -> tuple[str, ...]:
+    """Sines of each of the angles, `[frames, 1, n]`, from the source's phase `[frames, 1, 1]` in 2^-32 cycles and 1 + the pitch
+    step `[frames, 1]`.
+
+    In doubles: they hold a phase times the number of a harmonic exactly, and what a sine's last bits are, which depends on the
+    length of the call, does not reach a float.
+    """
+    multiples = radians(g, g.integers(np.concatenate([each.multiples for each in angles], 1)))
+    offsets = radians(g, np.concatenate([each.offsets for each in angles]))
+    angle = g.Add(g.Mul(g.Cast(phase, to=TensorProto.DOUBLE), g.Gather(multiples, pitch)), offsets)
+    return g.split(g.Cast(g.Sin(angle), to=TensorProto.FLOAT), [len(each.offsets) for each in angles], axis=2)
+
+
+def radians(g: Builder, angle: str | np.ndarray) -> str:
+    """Integers in 2^-33 cycles as doubles, worked out when the graph is loaded where they are constant."""
+    return g.Mul(g.Cast(angle, to=TensorProto.DOUBLE), g.double(np.pi / (1 << 32)))
