@@ -146,6 +146,22 @@ def test_a_session_is_found_among_others():
     assert Session.parse(others + ours) == Session(MODEL_ID, 16000, 5004, Redundancy((5, 10)), 97)
 
 
+@pytest.mark.parametrize(("described", "packet_ms"), [("0", None), ("0.000", None), ("13.333", 13.333), ("1234.567", 1234.567)])
+def test_a_described_packet_length_comes_back(described, packet_ms):
+    """Found by fuzzing: 0 was no length but came back as none, and more than six digits were rounded."""
+    session = Session.parse(f"m=audio 5004 RTP/AVP 96\na=rtpmap:96 linnet/16000\na=fmtp:96 model=5a17c0de\na=ptime:{described}")
+    assert session.packet_ms == packet_ms
+    assert Session.parse(session.describe()) == session
+    assert Session.parse(Session(MODEL_ID, 24000, 5004, packet_ms=40 / 3).describe()).packet_ms == 13.333
+
+
+@pytest.mark.parametrize("parameters", ["model=" + 2000 * "5a", "model=5a17c0de;copies=" + 2000 * "1,", 2000 * "model=x"])
+def test_what_is_refused_is_not_repeated_at_length(parameters):
+    with pytest.raises(RtpError) as refused:
+        Session.parse(f"m=audio 5004 RTP/AVP 96\na=rtpmap:96 linnet/16000\na=fmtp:96 {parameters}")
+    assert len(str(refused.value)) < 250
+
+
 _LINES = st.sampled_from(
     [
         "m=audio 5004 RTP/AVP 96", "m=audio 99999 RTP/AVP 96", "a=rtpmap:96 linnet/16000", "a=rtpmap:999 linnet/16000",

@@ -26,7 +26,7 @@ class Session:
         port: where the receiver listens, 1 to 65535.
         redundancy: the copies that packets carry.
         payload_type: 0 to 127; 96 to 127 are free for such sessions.
-        packet_ms: sound in a packet, as a sender intends it; a receiver takes any.
+        packet_ms: sound in a packet, as a sender intends it, described to the microsecond; a receiver takes any.
 
     Raises:
         RtpError: if one of these does not hold.
@@ -41,7 +41,7 @@ class Session:
 
     def __post_init__(self) -> None:
         if len(self.model_id) != 4 or not 0 < self.clock_rate < 1 << 32:
-            raise RtpError(f"a model {self.model_id.hex()!r} at {self.clock_rate} Hz: give four bytes and a rate above 0")
+            raise RtpError(f"a model {self.model_id.hex()!r:.20} at {self.clock_rate} Hz: give four bytes and a rate above 0")
         if not 1 <= self.port < 1 << 16 or not 0 <= self.payload_type < 1 << 7:
             raise RtpError(f"port {self.port}, payload type {self.payload_type}: give 1 to 65535, and 0 to 127")
 
@@ -60,7 +60,7 @@ class Session:
             f"a=fmtp:{self.payload_type} model={self.model_id.hex()}" + (f";copies={copies}" if copies else ""),
         ]
         if self.packet_ms:
-            lines.append(f"a=ptime:{self.packet_ms:g}")
+            lines.append(f"a=ptime:{round(self.packet_ms, 3):.7g}")
         return "".join(f"{line}\r\n" for line in lines)
 
     @classmethod
@@ -87,7 +87,7 @@ class Session:
                 pairs = [item.partition("=") for item in given[2].split(";")]
                 parameters[given[1]] = {name.strip().lower(): value.strip() for name, _, value in pairs}
             elif timed := re.fullmatch(r"a=ptime:(\d{1,4}(?:\.\d{1,3})?)\s*", line, re.ASCII):
-                packet_ms = float(timed[1])
+                packet_ms = float(timed[1]) or None
         if found is None:
             raise RtpError(f"the description has no session of {_NAME}: it needs a line like a=rtpmap:96 {_NAME}/16000")
         given_parameters = parameters.get(found, {})
@@ -96,7 +96,9 @@ class Session:
             copies = given_parameters.get("copies", "")
             redundancy = Redundancy(tuple(int(offset) for offset in copies.split(",")) if copies else ())
         except (ValueError, LayoutError) as error:
-            raise RtpError(f"a=fmtp:{found} cannot be understood ({error}): it is like model=5a17c0de;copies=5,10") from error
+            raise RtpError(
+                f"a=fmtp:{found} cannot be understood ({error!s:.100}): it is like model=5a17c0de;copies=5,10"
+            ) from error
         return cls(model_id, mapping[found], port, redundancy, int(found), packet_ms)
 
 
