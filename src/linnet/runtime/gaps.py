@@ -42,14 +42,14 @@ class GapFade:
         self.rise = 1 / max(1, round(_RETURN_MS * frames_per_ms))
         self.window = np.sqrt(0.5 - 0.5 * np.cos(np.pi * np.arange(2 * hop) / hop))
         self.ramp = np.arange(1, hop + 1) / hop
-        self.heard = np.zeros((max(2, round(_MEMORY_S * sample_rate / hop)), hop), np.float32)
+        self.remembered = max(2, round(_MEMORY_S * sample_rate / hop))
         self.reset()
 
     def reset(self) -> None:
         """As before the first frame: nothing lost, nothing heard."""
         self.missing = 0  # frames lost in a row
         self.gain = 1.0  # of the decoder's output, at the end of the last frame
-        self.received = 0
+        self.heard, self.received = np.zeros((self.remembered, self.hop), np.float32), 0
         self.level: npt.NDArray[np.float64] | None = None  # of the noise's spectrum, known while it sounds
         self.tail = np.zeros(self.hop)  # of the noise, to be added to its next hop
         self.rng = np.random.default_rng(_SEED)
