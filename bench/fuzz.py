@@ -16,6 +16,7 @@ import resource
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -200,6 +201,8 @@ def read_rtp(data: bytes) -> list[bytes]:
     packet = RtpPacket.from_bytes(data)
     assert RtpPacket.from_bytes(packet.to_bytes()) == packet
     assert data[0] != 0x80 or packet.to_bytes() == data
+    with suppress(bits.RtpError):
+        assert bits.pack_noise(bits.unpack_noise(packet.payload)) == packet.payload[:1]
     frames = bits.unpack_payload(packet.payload)
     assert bits.pack_payload(frames) == packet.payload
     return [packet.payload, *frames] if bits.unpack_packets(frames, DEFAULT).size else []
@@ -232,7 +235,7 @@ def check_session(_: bytes, session: Session) -> None:
 
 
 def session_seeds() -> list[bytes]:
-    session = Session(b"\x5a\x17\xc0\xde", 16_000, 5004, Redundancy((5, 10)), packet_ms=60)
+    session = Session(b"\x5a\x17\xc0\xde", 16_000, 5004, Redundancy((5, 10)), packet_ms=60, noise_type=97)
     other = "v=0\r\nm=video 9/2 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
     return [session.describe().encode(), (other + session.describe("::1")).encode()]
 
@@ -243,7 +246,7 @@ def check_jitter(data: bytes, _: bytes) -> None:
     buffer, now, ssrc = JitterBuffer(DEFAULT, redundancy, max_delay_s=provider.PickValueInList([0.04, 0.5])), 0.0, 1
     sequence, timestamp, size = 65530, 2**32 - 5000, redundancy.layout(DEFAULT).packet_bytes(2)
     while provider.remaining_bytes():
-        action = provider.ConsumeIntInRange(0, 9)
+        action = provider.ConsumeIntInRange(0, 10)
         if action == 0:
             buffer.push(provider.ConsumeBytes(provider.ConsumeIntInRange(0, 60)), now)
         elif action <= 4:  # a packet of a stream, which may jump
@@ -258,6 +261,9 @@ def check_jitter(data: bytes, _: bytes) -> None:
             timestamp = provider.ConsumeIntInRange(0, 2**32 - 1)
         elif action == 7:
             ssrc = provider.ConsumeIntInRange(1, 3)
+        elif action == 8:
+            sequence = (sequence + 1) % 2**16
+            buffer.push(RtpPacket(sequence, timestamp, ssrc, 97, False, provider.ConsumeBytes(1)).to_bytes(), now)
         else:
             now += provider.PickValueInList([0.0, 0.001, 0.012, 0.5, 3600.0])
             codes = buffer.pull(now)

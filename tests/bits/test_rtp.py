@@ -15,9 +15,11 @@ from linnet.bits import (
     RtpError,
     RtpPacket,
     Session,
+    pack_noise,
     pack_packets,
     pack_payload,
     thin_payload,
+    unpack_noise,
     unpack_packets,
     unpack_payload,
 )
@@ -107,6 +109,18 @@ def test_payloads_that_are_none_are_refused(payload):
         thin_payload(payload, DEFAULT, 1)
 
 
+@pytest.mark.parametrize(("level", "payload"), [(0.0, 127), (1e-9, 127), (0.001, 60), (0.5, 6), (1.0, 0), (3.0, 0)])
+def test_the_level_of_comfort_noise(level, payload):
+    assert pack_noise(level) == bytes([payload])
+    assert unpack_noise(bytes([payload, 1, 2])) == pytest.approx(10 ** (-payload / 20))
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x80", b"\xff\0"])
+def test_comfort_noise_without_a_level_is_refused(payload):
+    with pytest.raises(RtpError, match="no level"):
+        unpack_noise(payload)
+
+
 def test_frames_of_a_length_that_is_none_are_refused():
     with pytest.raises(PacketError):
         thin_payload(b"\1abcd", DEFAULT, 1)
@@ -132,7 +146,7 @@ def test_the_documents_example():
     st.builds(
         Session, st.binary(min_size=4, max_size=4), st.integers(1, 192000), st.integers(1, 65535),
         st.lists(st.integers(1, 255), unique=True, max_size=4).map(lambda offsets: Redundancy(tuple(sorted(offsets)))),
-        st.integers(0, 127), st.none() | st.integers(1, 192),
+        st.integers(0, 95), st.none() | st.integers(1, 192), st.none() | st.integers(96, 127),
     ),
     st.sampled_from(["192.0.2.1", "2001:db8::1"]),
 )  # fmt: skip
@@ -180,5 +194,8 @@ def test_any_text_is_a_session_or_one_error(lines):
 
 def test_how_many_frames_fit_in_a_packet():
     assert [frames_in(ms, 12) for ms in (1, 12, 23.9, 60, 192)] == [1, 1, 1, 5, 16]
+    for noise_type in (96, -1, 128):
+        with pytest.raises(RtpError, match="comfort noise"):
+            Session(MODEL_ID, 16000, 5004, noise_type=noise_type)
     with pytest.raises(RtpError, match="at most 192"):
         frames_in(204, 12)

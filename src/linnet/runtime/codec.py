@@ -165,6 +165,10 @@ class CodeDecoder:
         self.resampler.reset()
         self.to_skip = self.codec.card.delay if self.skip_delay else 0
 
+    def renew(self) -> None:
+        """Go on with the frames of an encoder that begins anew: the network does, the fade does not."""
+        self.graph.reset()
+
     def save(self) -> State:
         """The state: the graph's, the fade's and the delay yet to be skipped. See `PacketDecoder.save`."""
         self.resampler.check_saved()
