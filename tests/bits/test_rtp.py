@@ -135,6 +135,9 @@ def test_the_documents_example():
         7, 192000, 0xC0DEC0DE, 96, True,
     )  # fmt: skip
     assert packet.to_bytes() == written
+    noise = bytes.fromhex("".join(line.split(";")[0] for line in re.search(r"```noise\n(.*?)```", text, re.S)[1].splitlines()))
+    parsed = RtpPacket(8, packet.timestamp + 82 * 192, packet.ssrc, 97, False, pack_noise(0.001))
+    assert parsed.to_bytes() == noise
     np.testing.assert_array_equal(unpack_packets(unpack_payload(packet.payload), DEFAULT)[:, :2], codes)
     described = re.search(r"```sdp\n(.*?)```", text, re.S)[1]
     session = Session(MODEL_ID, 16000, 5004, Redundancy((5, 10)), packet_ms=60)
