@@ -193,12 +193,13 @@ class JitterBuffer:
             int64 `[1, n_codes]`, -1 in layers that did not come and everywhere in a lost frame; None while there is
             nothing to play: before the first packet, and until its delay is over.
         """
+        self.begins = False
         if self._ssrc is None:
             return None
         waited = self._waited(now)
         if not self._started and waited < self.target_s:
             return None
-        self._started, self.begins = True, False
+        self._started = True
         slot = self._slots.pop(self._next, None)
         while slot is None and self.skipped < self.held and self._slots and waited >= self.target_s:
             # It was concealed when nobody knew yet whether it was lost or late.
