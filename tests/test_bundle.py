@@ -103,6 +103,56 @@ def test_a_card_that_cannot_be_is_refused(tmp_path, key, value):
         bundle.read_card(folder)
 
 
+@pytest.mark.parametrize(
+    ("line", "instead"),
+    [
+        ("hop = 192", "hop = inf"),
+        ("hop = 192", "hop = " + 4000 * "9"),
+        ("hop = 192", "hop = " + 3000 * "["),
+        ("latency_ms = 30.0", "latency_ms = " + 400 * "9"),
+        ("format = 1", "format = '" + 4000 * "1" + "'"),
+    ],
+)
+def test_a_card_of_wild_values_is_one_short_line(tmp_path, line, instead):
+    """Found by fuzzing."""
+    folder = copy(tmp_path)
+    text = (folder / "card.toml").read_text()
+    assert line in text
+    (folder / "card.toml").write_text(text.replace(line, instead))
+    with pytest.raises(BundleError) as refused:
+        bundle.read_card(folder)
+    assert len(str(refused.value)) < 300 + len(str(folder))
+    assert "\n" not in str(refused.value)
+
+
+ENTRY = -77  # from the end of a zip of card.toml alone: what its directory says of it
+LOCATOR = -42  # where zips of more than 4 GiB say on how many disks they are
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (ENTRY + 8, b"\x20"),  # it is a patch of another file
+        (ENTRY + 8, b"\x01"),  # it is encrypted
+        (ENTRY + 9, b"\x08\0\0" + 16 * b"\0" + b"\x09\0" + 16 * b"\0" + b"\xc9"),  # a name in UTF-8 that is none
+        (ENTRY + 10, b"\x63"),  # a method that nobody knows
+        (ENTRY + 10, b"\x0e"),  # LZMA, which may ask for gigabytes
+        (ENTRY + 20, b"\xff\xff\xff\x7f"),  # 2 GiB that are not there
+        (LOCATOR, b"PK\6\7" + 12 * b"\0" + b"\2"),
+    ],
+)
+def test_a_strange_zip_is_refused(tmp_path, place, value):
+    """Found by fuzzing: zipfile raises all kinds of errors, and takes the memory that it is told to."""
+    archive = tmp_path / "model.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(CLEAR / "card.toml", "card.toml")
+    data = bytearray(archive.read_bytes())
+    data[len(data) + place : len(data) + place + len(value)] = value
+    archive.write_bytes(data)
+    with pytest.raises(BundleError, match=r"card\.toml"):
+        bundle.read_card(archive)
+
+
 def test_a_graph_that_is_none_is_refused(tmp_path):
     source = bundle.load("clear")
     card = tomllib.loads((CLEAR / "card.toml").read_text())

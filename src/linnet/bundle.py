@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import struct
 import tomllib
 import zipfile
 import zlib
@@ -22,6 +23,12 @@ from linnet.bits import EntropyCoder, Layout, LayoutError, LinnetError, Tables
 _SHIPPED = Path(__file__).parent / "models"
 _GRAPHS = ("encoder", "decoder")
 _TABLES = "entropy.bin"
+_LARGEST_FILE = 128 << 20
+"""Of a zip, forty times a graph of `clear`: some hundred bytes may say that they hold any number."""
+_MOST_SAMPLES = 1 << 32  # TOML's numbers have no end
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # an LZMA stream of some bytes may ask for gigabytes
+_READ_ERRORS = (OSError, KeyError, EOFError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error)
+"""What zipfile raises in archives that are damaged or encrypted."""
 
 
 class BundleError(LinnetError):
@@ -158,10 +165,10 @@ def add_tables(model: str | Path, tables: bytes, about: Mapping[str, Any]) -> No
 
 
 def folder_for_tables(model: str | Path) -> Path:
-    """The folder of a bundle, into which tables can be put; BundleError if it is a zip."""
+    """The folder of a bundle, into which tables can be put; BundleError if it is none."""
     path = _place(model)
     if not path.is_dir():
-        raise BundleError(f"{path} is a zip: unpack it first, to put tables into it")
+        raise BundleError(f"{path} is no folder: unpack the bundle first, to put tables into it")
     return path
 
 
@@ -182,8 +189,6 @@ def _place(model: str | Path) -> Path:
         raise BundleError(
             f"no model {str(model)!r}: name a bundle's path or one of {', '.join(list_models()) or 'none shipped'}"
         )
-    if path.is_file() and not zipfile.is_zipfile(path):
-        raise BundleError(f"{path} is not a bundle: a bundle is a folder or a zip with card.toml and two graphs")
     return path
 
 
@@ -196,9 +201,18 @@ def _opener(model: str | Path) -> Callable[[str], bytes]:
             if path.is_dir():
                 return (path / name).read_bytes()
             with zipfile.ZipFile(path) as archive:
-                return archive.read(name)
-        except (OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise BundleError(f"{path} is not a bundle, or an incomplete one: it has no readable {name}") from error
+                packed = archive.getinfo(name)
+                if packed.compress_type not in _METHODS or max(packed.file_size, packed.compress_size) > _LARGEST_FILE:
+                    raise BundleError(
+                        f"{path}: its {name} is neither stored nor deflated, or has more than {_LARGEST_FILE >> 20} MiB: "
+                        "unpack it and name the folder"
+                    )
+                return archive.read(packed)
+        except _READ_ERRORS as error:
+            raise BundleError(
+                f"{path} is not a bundle (a folder or a zip with card.toml and two graphs), or an incomplete one: "
+                f"it has no readable {name}"
+            ) from error
 
     return read
 
@@ -207,7 +221,9 @@ def _parse_card(data: bytes, where: str) -> Card:
     try:
         table = tomllib.loads(data.decode("utf-8"))
         if table.get("format") != 1:
-            raise BundleError(f"{where}: its card has format {table.get('format')!r}; this version of linnet reads format 1")
+            raise BundleError(
+                f"{where}: its card has format {table.get('format')!r:.20}; this version of linnet reads format 1"
+            )
         card = Card(
             name=str(table["name"]),
             system=str(table["system"]),
@@ -221,15 +237,15 @@ def _parse_card(data: bytes, where: str) -> Card:
             results=table.get("results", {}),
             entropy={**table["entropy"], "sha256": str(table["entropy"]["sha256"])} if "entropy" in table else {},
         )
-        if card.delay < 0:
-            raise ValueError(f"a delay of {card.delay} samples is below 0")
+        if card.delay < 0 or max(card.sample_rate, card.hop, card.delay) > _MOST_SAMPLES:
+            raise ValueError(f"a delay below 0, or a sample rate, hop or delay above {_MOST_SAMPLES}")
         # A layout that cannot be, or digests that are none, are found here and not in the middle of the work.
         _ = card.layouts
         return card
     except KeyError as error:
         raise BundleError(f"{where}: its card.toml cannot be read: it has no {error}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, LayoutError, TypeError, ValueError) as error:
-        raise BundleError(f"{where}: its card.toml cannot be read ({error})") from error
+    except (LayoutError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise BundleError(f"{where}: its card.toml cannot be read ({error!s:.200})") from error
 
 
 def to_toml(table: Mapping[str, Any], prefix: str = "") -> str:

@@ -15,9 +15,11 @@ from linnet.bits import (
     RtpError,
     RtpPacket,
     Session,
+    pack_noise,
     pack_packets,
     pack_payload,
     thin_payload,
+    unpack_noise,
     unpack_packets,
     unpack_payload,
 )
@@ -107,6 +109,18 @@ def test_payloads_that_are_none_are_refused(payload):
         thin_payload(payload, DEFAULT, 1)
 
 
+@pytest.mark.parametrize(("level", "payload"), [(0.0, 127), (1e-9, 127), (0.001, 60), (0.5, 6), (1.0, 0), (3.0, 0)])
+def test_the_level_of_comfort_noise(level, payload):
+    assert pack_noise(level) == bytes([payload])
+    assert unpack_noise(bytes([payload, 1, 2])) == pytest.approx(10 ** (-payload / 20))
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x80", b"\xff\0"])
+def test_comfort_noise_without_a_level_is_refused(payload):
+    with pytest.raises(RtpError, match="no level"):
+        unpack_noise(payload)
+
+
 def test_frames_of_a_length_that_is_none_are_refused():
     with pytest.raises(PacketError):
         thin_payload(b"\1abcd", DEFAULT, 1)
@@ -121,6 +135,9 @@ def test_the_documents_example():
         7, 192000, 0xC0DEC0DE, 96, True,
     )  # fmt: skip
     assert packet.to_bytes() == written
+    noise = bytes.fromhex("".join(line.split(";")[0] for line in re.search(r"```noise\n(.*?)```", text, re.S)[1].splitlines()))
+    parsed = RtpPacket(8, packet.timestamp + 82 * 192, packet.ssrc, 97, False, pack_noise(0.001))
+    assert parsed.to_bytes() == noise
     np.testing.assert_array_equal(unpack_packets(unpack_payload(packet.payload), DEFAULT)[:, :2], codes)
     described = re.search(r"```sdp\n(.*?)```", text, re.S)[1]
     session = Session(MODEL_ID, 16000, 5004, Redundancy((5, 10)), packet_ms=60)
@@ -132,7 +149,7 @@ def test_the_documents_example():
     st.builds(
         Session, st.binary(min_size=4, max_size=4), st.integers(1, 192000), st.integers(1, 65535),
         st.lists(st.integers(1, 255), unique=True, max_size=4).map(lambda offsets: Redundancy(tuple(sorted(offsets)))),
-        st.integers(0, 127), st.none() | st.integers(1, 192),
+        st.integers(0, 95), st.none() | st.integers(1, 192), st.none() | st.integers(96, 127),
     ),
     st.sampled_from(["192.0.2.1", "2001:db8::1"]),
 )  # fmt: skip
@@ -144,6 +161,22 @@ def test_a_session_is_found_among_others():
     others = "v=0\r\nm=video 9 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\nm=audio 5004 RTP/AVP 0 97\r\na=rtpmap:0 PCMU/8000\r\n"
     ours = "a=fmtp:97 Copies=5, 10; model=5A17C0DE ;x=1\r\na=rtpmap:97 LINNET/16000/1\r\nm=audio 6 RTP/AVP 98\r\na=ptime:20\r\n"
     assert Session.parse(others + ours) == Session(MODEL_ID, 16000, 5004, Redundancy((5, 10)), 97)
+
+
+@pytest.mark.parametrize(("described", "packet_ms"), [("0", None), ("0.000", None), ("13.333", 13.333), ("1234.567", 1234.567)])
+def test_a_described_packet_length_comes_back(described, packet_ms):
+    """Found by fuzzing: 0 was no length but came back as none, and more than six digits were rounded."""
+    session = Session.parse(f"m=audio 5004 RTP/AVP 96\na=rtpmap:96 linnet/16000\na=fmtp:96 model=5a17c0de\na=ptime:{described}")
+    assert session.packet_ms == packet_ms
+    assert Session.parse(session.describe()) == session
+    assert Session.parse(Session(MODEL_ID, 24000, 5004, packet_ms=40 / 3).describe()).packet_ms == 13.333
+
+
+@pytest.mark.parametrize("parameters", ["model=" + 2000 * "5a", "model=5a17c0de;copies=" + 2000 * "1,", 2000 * "model=x"])
+def test_what_is_refused_is_not_repeated_at_length(parameters):
+    with pytest.raises(RtpError) as refused:
+        Session.parse(f"m=audio 5004 RTP/AVP 96\na=rtpmap:96 linnet/16000\na=fmtp:96 {parameters}")
+    assert len(str(refused.value)) < 250
 
 
 _LINES = st.sampled_from(
@@ -164,5 +197,8 @@ def test_any_text_is_a_session_or_one_error(lines):
 
 def test_how_many_frames_fit_in_a_packet():
     assert [frames_in(ms, 12) for ms in (1, 12, 23.9, 60, 192)] == [1, 1, 1, 5, 16]
+    for noise_type in (96, -1, 128):
+        with pytest.raises(RtpError, match="comfort noise"):
+            Session(MODEL_ID, 16000, 5004, noise_type=noise_type)
     with pytest.raises(RtpError, match="at most 192"):
         frames_in(204, 12)

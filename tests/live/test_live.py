@@ -79,6 +79,26 @@ def test_pipes_until_the_stream_has_stopped(clip):
     assert np.abs(samples.astype(int)).max() > 2000
 
 
+def test_pauses_are_not_sent(short, tmp_path):
+    """In noise, whose level is told and heard."""
+    quiet = np.zeros(16000, np.float32)
+    noise = 0.003 * np.random.default_rng(0).standard_normal(2 * len(quiet) + 2 * 6000).astype(np.float32)
+    soundfile.write(tmp_path / "talk.wav", noise + np.concatenate([short[:6000], quiet, short[:6000], quiet]), 16000)
+    port, session = free_port(), tmp_path / "talk.sdp"
+    receiving = begin("recv", f"127.0.0.1:{port}", tmp_path / "out.wav", "--idle", "2s")
+    await_listener(port, receiving)
+    sending = begin("send", tmp_path / "talk.wav", f"127.0.0.1:{port}", "--dtx", "--sdp", session)
+    told, heard = (process.communicate(timeout=60)[1].decode() for process in (sending, receiving))
+    assert (sending.returncode, receiving.returncode) == (0, 0), told + heard
+    packets = int(re.search(r"in (\d+) packets", told)[1])
+    assert packets < 32  # of 46
+    assert f"{packets} packets, 0 missing" in heard
+    assert " 0 refused" in heard
+    assert Session.parse(session.read_text()).noise_type == 97
+    levels = np.square(soundfile.read(tmp_path / "out.wav")[0][: 3 * 16000]).reshape(-1, 1600).mean(axis=1)
+    assert np.sqrt(np.quantile(levels, 0.3)) == pytest.approx(0.003, rel=0.5)
+
+
 def test_a_loop_back(clip, tmp_path):
     options = ["--loss", "0.2", "--redundancy", "1", "--kbps", "3"]
     result = CliRunner().invoke(cli.live, [str(clip), str(tmp_path / "out.wav"), *options])

@@ -161,6 +161,53 @@ def test_a_pause_of_transmission_keeps_the_delay(codec):
     assert (buffer.counts.missing, buffer.counts.restarts, buffer.counts.played) == (0, 0, 100)
 
 
+def test_comfort_noise_keeps_the_time_of_a_long_pause(codec):
+    """Ten seconds, five times as long as the window."""
+    codes, datagrams = stream(codec.layout, 100, offsets=(2,))
+    numbered = [RtpPacket.from_bytes(datagram) for datagram in datagrams]
+    pause = 833
+
+    def moved(packet, packets, frames, **fields):
+        place = (packet.sequence + packets) % 2**16, (packet.timestamp + 192 * frames) % 2**32
+        return RtpPacket(*place, SSRC, **{"payload_type": 96, "marker": False, "payload": packet.payload, **fields}).to_bytes()
+
+    noises = list(range(0, pause, 83))
+    arrivals = [(0.05 + FRAME_S * n, moved(packet, 0, 0)) for n, packet in enumerate(numbered[:50])]
+    for number, frame in enumerate(noises):
+        noise = moved(numbered[50], number, frame, payload_type=97, payload=bytes([60]))
+        arrivals.append((0.05 + FRAME_S * (50 + frame), noise))
+    for n, packet in enumerate(numbered[50:], start=50):
+        # Copies of frames that were never sent are zeros.
+        own = bytes([packet.payload[2] & 0xF0])
+        payload = packet.payload[:2] + own + b"\0" + packet.payload[4:] if n < 52 else packet.payload
+        arrivals.append((0.05 + FRAME_S * (n + pause), moved(packet, len(noises), pause, marker=n == 50, payload=payload)))
+    buffer = JitterBuffer(codec.layout, Redundancy((2,)))
+    before = played(buffer, arrivals, 0.6)
+    delay = buffer.delay_s
+    after = played(buffer, arrivals, 13, start=0.6)
+    assert buffer.delay_s == pytest.approx(delay, abs=FRAME_S)
+    counts = buffer.counts
+    assert (counts.missing, counts.refused, counts.restarts, counts.recovered, counts.played) == (0, 0, 0, 0, 100)
+    np.testing.assert_array_equal(sounding([*before, *after]), codes)
+    assert buffer.background == pytest.approx(0.001)
+
+
+def test_comfort_noise_is_believed_of_the_running_stream_alone(codec):
+    _, datagrams = stream(codec.layout, 20)
+    last = RtpPacket.from_bytes(datagrams[-1])
+    buffer = JitterBuffer(codec.layout, PLAIN)
+    noise = RtpPacket(last.sequence + 1, last.timestamp + 192, SSRC, 97, False, b"\x3c")
+    buffer.push(noise.to_bytes(), 0.0)
+    assert buffer.pull(1.0) is None
+    played(buffer, in_time(datagrams), 0.3)
+    for number in range(3):
+        other = RtpPacket(noise.sequence + number, noise.timestamp + 192 * number, 7, 97, False, b"\x3c")
+        buffer.push(other.to_bytes(), 0.3)
+    assert (buffer.background, buffer.epoch, buffer.counts.refused) == (None, 0, 4)
+    buffer.push(noise.to_bytes(), 0.3)
+    assert buffer.background == pytest.approx(0.001)
+
+
 @pytest.mark.parametrize("jump", [5_000_000, -5_000_000, 2**31, 96])
 @pytest.mark.parametrize("marker", [False, True])
 def test_a_jump_in_time_is_followed_once_it_is_confirmed(codec, jump, marker):

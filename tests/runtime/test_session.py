@@ -68,20 +68,82 @@ def test_the_rate_changes_from_packet_to_packet(codec, short):
     assert np.abs(sound).max() < 1.2 * np.abs(short).max()
 
 
-def test_silence_is_not_sent_and_the_marker_says_where_speech_begins(codec, short):
-    samples = np.concatenate([short[: 40 * HOP], np.zeros(100 * HOP, np.float32), short[: 40 * HOP]])
-    packets = [RtpPacket.from_bytes(datagram) for _, datagram in sent(codec, samples, frames=3, discontinuous=True)]
-    assert len(packets) < 50
-    assert [n for n, packet in enumerate(packets) if packet.marker] == [0, 24]  # 40 frames and 32 after them
+def talk(short, level=0.0, pause=200):
+    """Two talk spurts and a pause of frames between them, in noise."""
+    samples = np.concatenate([short[: 40 * HOP], np.zeros(pause * HOP, np.float32), short[: 40 * HOP]])
+    return samples + (level * np.random.default_rng(0).standard_normal(len(samples))).astype(np.float32)
+
+
+def parsed(arrivals):
+    packets = [RtpPacket.from_bytes(datagram) for _, datagram in arrivals]
+    return packets, [packet for packet in packets if packet.payload_type == 97]
+
+
+def test_pauses_are_not_sent_and_the_marker_says_where_speech_begins(codec, short):
+    arrivals = sent(codec, talk(short, 0.001), frames=3, discontinuous=True)
+    packets, noises = parsed(arrivals)
     assert {(b.sequence - a.sequence) % 65536 for a, b in pairwise(packets)} == {1}
-    resumed = next(packet for packet in packets[1:] if packet.marker)
-    assert (resumed.timestamp - packets[0].timestamp) % 2**32 == 140 * HOP
+    spurts = [packet for packet in packets if packet.marker]
+    assert [(packet.timestamp - START) % 2**32 // HOP for packet in spurts] == [0, 238]  # two frames before the first sound
+    assert len(unpack_payload(spurts[1].payload)) == 3
+    assert 3 * (len(packets) - len(noises)) < 40 + 17 + 20 + 43
+    begins, *again = ((packet.timestamp - START) % 2**32 // HOP for packet in noises)
+    assert 57 <= begins < 80
+    assert again == [begins + 83, begins + 166]
+    assert {packet.payload for packet in noises} <= {bytes([59]), bytes([60]), bytes([61])}
+    assert not any(packet.marker for packet in noises)
+
+
+@pytest.mark.parametrize("chunk", [1, 100, 10**6])
+def test_pauses_are_the_same_in_any_chunks(codec, short, chunk):
+    samples = talk(short, 0.001)[: 250 * HOP]
+    sender = RtpSender(codec, 16000, 2, frames=3, sequence=65500, timestamp=START, discontinuous=True)
+    for step in (chunk, HOP):  # and once more after a flush
+        chunks = range(0, len(samples), step) if step > 1 else range(60 * HOP)
+        whole = samples[: len(chunks) if step == 1 else len(samples)]
+        datagrams = [datagram for start in chunks for datagram in sender.push(whole[start : start + step])] + sender.flush()
+        first = RtpPacket.from_bytes(datagrams[0])
+        alone = RtpSender(codec, 16000, 2, frames=3, sequence=first.sequence, timestamp=first.timestamp, discontinuous=True)
+        assert alone.push(whole) + alone.flush() == datagrams
+
+
+def test_the_decoder_begins_a_talk_spurt_as_the_encoder_did(codec, short):
+    """Also if the packet with the marker is lost: comfort noise came before. So nothing of a pause is remembered."""
+    arrivals = sent(codec, talk(short, 0.01), discontinuous=True)
+    packets, _ = parsed(arrivals)
+    place = next(n for n, packet in enumerate(packets) if n and packet.marker)
+    for first in (place, place + 1):
+        sound = heard(RtpReceiver(codec), [*arrivals[:place], *arrivals[first:]], 3.6)
+        alone = heard(RtpReceiver(codec), arrivals[first:], 3.6)
+        spurt = alone[6 * HOP : 30 * HOP]
+        assert any(np.array_equal(sound[n : n + len(spurt)], spurt) for n in range(0, len(sound), HOP))
+
+
+def test_the_background_in_a_pause_is_the_senders(codec, short):
+    samples = talk(short, 0.002, 400)
+    samples[220 * HOP : 440 * HOP] *= 2  # a pause gets louder by 6 dB, which is no voice
     receiver = RtpReceiver(codec)
-    sound = heard(receiver, sent(codec, samples, frames=3, discontinuous=True), 2.4)
+    arrivals = sent(codec, samples, frames=2, discontinuous=True)
+    sound = heard(receiver, arrivals, 5.9)
+    levels = [np.sqrt(np.mean(sound[start * HOP : (start + 40) * HOP] ** 2)) for start in (150, 380)]
+    np.testing.assert_allclose(levels, [0.002, 0.004], rtol=0.2)
+    assert (receiver.jitter.counts.restarts, receiver.jitter.counts.refused, receiver.jitter.counts.missing) == (0, 0, 0)
+    deaf = RtpReceiver(codec, noise_type=None)
+    heard(deaf, arrivals, 5.9)
+    assert deaf.jitter.counts.refused == len(parsed(arrivals)[1])
     whole = codec.decode(codec.encode(samples, 16000, 2))
-    after = slice((140 + 5) * HOP, 178 * HOP)
-    levels = [np.sqrt(np.mean(part[after] ** 2)) for part in (sound[codec.card.delay :], whole)]
-    assert levels[0] == pytest.approx(levels[1], rel=0.5)
+    after = slice(446 * HOP, 476 * HOP)
+    voices = [np.sqrt(np.mean(part[after] ** 2)) for part in (sound[codec.card.delay :], whole)]
+    assert voices[0] == pytest.approx(voices[1], rel=0.4)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.data())
+def test_an_attack_with_comfort_noise_is_not_heard(codec, short, data):
+    times = sent(codec, talk(short, 0.001, 60), frames=2, discontinuous=True)
+    attacks = data.draw(st.lists(st.tuples(st.floats(0, 1.8), hostile([datagram for _, datagram in times])), max_size=40))
+    sound = heard(RtpReceiver(codec), [*times, *attacks], 2.2)
+    assert np.isfinite(sound).all()
 
 
 def test_a_delay_that_changes_is_followed_without_a_click(codec, speech):

@@ -91,6 +91,37 @@ def test_a_state_of_something_else_is_refused_and_changes_nothing(codec, short):
         decoder.restore({**decoder.save(), "to_skip": np.array(-1)})
 
 
+@pytest.mark.parametrize("kind", ["encoder", "decoder"])
+def test_a_state_from_which_the_model_does_not_run_is_refused(codec, kind):
+    """Found by fuzzing: the graph's own indices went beyond its tables at the next frame."""
+    stream = getattr(codec, kind)()
+    good = stream.save()
+    for wild in (2**63 - 1, -(2**63), 10**6):
+        with pytest.raises(StateError, match="does not run"):
+            stream.restore({**good, "state_pitch": np.array([wild])})
+    for name, array in stream.save().items():
+        np.testing.assert_array_equal(array, good[name])
+
+
+def test_frames_to_be_sent_again_are_not_missing(codec):
+    """Found by fuzzing: an encoder took lost frames, and could then send none."""
+    encoder, decoder = codec.encoder(redundancy=TWO), codec.decoder(redundancy=TWO)
+    lost = np.full((1, codec.layout.n_codes), -1)
+    decoder.restore({**decoder.save(), "held": lost})
+    with pytest.raises(StateError, match="codes"):
+        encoder.restore({**encoder.save(), "sent": lost})
+
+
+def test_a_stream_that_begins_anew_keeps_nothing(codec, short):
+    """Found by fuzzing: its state still held two seconds of what it had heard before."""
+    decoder = codec.decoder()
+    decoder.push(codec.encode(short, 16000))
+    decoder.reset()
+    fresh = codec.decoder().save()
+    for name, array in decoder.save().items():
+        np.testing.assert_array_equal(array, fresh[name])
+
+
 def test_a_stream_that_resamples_says_that_it_cannot(codec):
     for stream in (codec.encoder(8000), codec.decoder(8000)):
         with pytest.raises(StateError, match="resample outside"):

@@ -29,7 +29,15 @@ from linnet.bits.packet import (
     unpack_packets,
 )
 from linnet.bits.redundancy import Redundancy, pack_redundant, recover, unpack_redundant
-from linnet.bits.rtp import MAX_FRAMES, RtpPacket, pack_payload, thin_payload, unpack_payload
+from linnet.bits.rtp import (
+    MAX_FRAMES,
+    RtpPacket,
+    pack_noise,
+    pack_payload,
+    thin_payload,
+    unpack_noise,
+    unpack_payload,
+)
 from linnet.bits.sdp import Session
 from linnet.bits.tables import Tables
 
@@ -65,6 +73,7 @@ __all__ = [
     "WrongModelError",
     "keep_layers",
     "pack",
+    "pack_noise",
     "pack_packets",
     "pack_payload",
     "pack_redundant",
@@ -74,6 +83,7 @@ __all__ = [
     "thin_packet",
     "thin_payload",
     "unpack",
+    "unpack_noise",
     "unpack_packets",
     "unpack_payload",
     "unpack_redundant",

@@ -7,6 +7,7 @@ believes it; what is wrong with it is an RtpError, and never another exception.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ MAX_FRAMES = 16
 
 SEQUENCES = 1 << 16
 TIMESTAMPS = 1 << 32
+
+QUIETEST_DB = 127
+"""Of comfort noise: below full scale. What is quieter is said to be that."""
 
 _VERSION = 2
 _HEADER = struct.Struct(">BBHII")
@@ -112,6 +116,23 @@ def unpack_payload(payload: bytes) -> list[bytes]:
     if not 1 <= count <= MAX_FRAMES or rest or not size:
         raise RtpError(f"an RTP payload of {len(payload)} bytes that says it holds {count} frames: it is not Linnet's")
     return [payload[1 + size * frame : 1 + size * (frame + 1)] for frame in range(count)]
+
+
+def pack_noise(level: float) -> bytes:
+    """The payload of a comfort-noise packet (RFC 3389): the root mean square of the background, at full scale 1."""
+    decibels = -20 * math.log10(level) if level > 0 else QUIETEST_DB
+    return bytes([min(QUIETEST_DB, max(0, round(decibels)))])
+
+
+def unpack_noise(payload: bytes) -> float:
+    """The level in a comfort-noise packet. The spectrum that may follow it is not looked at.
+
+    Raises:
+        RtpError: if the payload holds none.
+    """
+    if not payload or payload[0] > QUIETEST_DB:
+        raise RtpError(f"comfort noise of {len(payload)} bytes that begins with no level from 0 to {QUIETEST_DB}")
+    return 10 ** (-payload[0] / 20)
 
 
 def thin_payload(payload: bytes, layout: Layout, n_layers: int) -> bytes:

@@ -15,7 +15,7 @@ import click
 import linnet
 from linnet import files
 from linnet.bits import Redundancy, Session, WrongModelError
-from linnet.bits.sdp import frames_in
+from linnet.bits.sdp import NOISE_TYPE, frames_in
 from linnet.live.devices import LOUDSPEAKER, MICROPHONE, LiveError, open_sink, open_source
 from linnet.live.loopback import Meter, loop_back
 from linnet.live.network import open_socket, parse_address, receive
@@ -37,7 +37,7 @@ _METER_S = 0.2  # between two looks at a meter
 @click.option(
     "--packet", "packet_ms", type=DURATION, default="60ms", show_default=True, metavar="TIME", help="Sound in a packet."
 )
-@click.option("--dtx", is_flag=True, help="Send nothing in silence.")
+@click.option("--dtx", is_flag=True, help="Send no frames while nobody speaks.")
 @click.option("--sdp", type=click.Path(), help="Write a description of the session, for recv.")
 def send(
     source: str, address: str, kbps: float | None, model: str, copies: int, spacing_ms: float, packet_ms: float, dtx: bool,
@@ -51,7 +51,10 @@ def send(
     redundancy, frame_ms = _redundancy(codec, copies, spacing_ms), _frame_ms(codec)
     frames = frames_in(packet_ms, frame_ms)
     host, port = parse_address(address)
-    session = Session(codec.card.model_id, codec.card.sample_rate, port, redundancy, packet_ms=frames * frame_ms)
+    session = Session(
+        codec.card.model_id, codec.card.sample_rate, port, redundancy, packet_ms=frames * frame_ms,
+        noise_type=NOISE_TYPE if dtx else None,
+    )  # fmt: skip
     out, to = open_socket((host, port), listen=False)
     with out, _until_interrupted() as stop, open_source(source, codec.card.sample_rate) as opened:
         sender = RtpSender(
@@ -93,9 +96,14 @@ def recv(
     codec = linnet.load(model)
     redundancy = _redundancy(codec, copies, spacing_ms)
     place = parse_address(address)
-    session = _read_session(sdp, codec) if sdp else Session(codec.card.model_id, codec.card.sample_rate, place[1], redundancy)
+    session = (
+        _read_session(sdp, codec)
+        if sdp
+        else Session(codec.card.model_id, codec.card.sample_rate, place[1], redundancy, noise_type=NOISE_TYPE)
+    )
     receiver = RtpReceiver(
-        codec, session.redundancy, session.payload_type, min_delay_s=min_ms / 1000, max_delay_s=max_ms / 1000
+        codec, session.redundancy, session.payload_type, noise_type=session.noise_type, min_delay_s=min_ms / 1000,
+        max_delay_s=max_ms / 1000,
     )  # fmt: skip
     incoming, _ = open_socket(place, listen=True)
     with (

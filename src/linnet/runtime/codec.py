@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from linnet.bits import MISSING, Codes, Layout, Redundancy, StateError, keep_layers, pack_redundant
-from linnet.bundle import Bundle, load
+from linnet.bundle import Bundle, BundleError, load
 from linnet.runtime.audio import AudioError, Resampler, Samples, check_rate, to_mono
 from linnet.runtime.gaps import GapFade
-from linnet.runtime.graph import Graph
+from linnet.runtime.graph import Graph, GraphStream
 from linnet.runtime.recovery import RecoveryBuffer
 from linnet.runtime.state import State, check_identity, identity, taken, waiting_codes
 
@@ -118,7 +118,7 @@ class CodeEncoder:
         pending = taken(state, "pending", np.float32, 1)
         if len(pending) >= self.codec.card.hop:
             raise StateError(f"a saved state with {len(pending)} samples that wait: they are less than a frame")
-        self.graph.restore(state)
+        self.graph = _restored(self.codec.encoder_graph, state, np.zeros(self.codec.card.hop, np.float32))
         self.pending = pending
 
     def push(self, samples: npt.ArrayLike) -> Codes:
@@ -165,6 +165,10 @@ class CodeDecoder:
         self.resampler.reset()
         self.to_skip = self.codec.card.delay if self.skip_delay else 0
 
+    def renew(self) -> None:
+        """Go on with the frames of an encoder that begins anew: the network does, the fade does not."""
+        self.graph.reset()
+
     def save(self) -> State:
         """The state: the graph's, the fade's and the delay yet to be skipped. See `PacketDecoder.save`."""
         self.resampler.check_saved()
@@ -177,10 +181,10 @@ class CodeDecoder:
         if to_skip < 0:
             raise StateError(f"a saved state that skips {to_skip} samples: it was damaged")
         # New ones, so that a state that is refused in the middle changes nothing.
-        gaps, graph = GapFade(self.codec.card.hop, self.codec.card.sample_rate), self.codec.decoder_graph.stream()
+        gaps = GapFade(self.codec.card.hop, self.codec.card.sample_rate)
         gaps.restore(state)
-        graph.restore(state)
-        self.gaps, self.graph, self.to_skip = gaps, graph, to_skip
+        self.graph = _restored(self.codec.decoder_graph, state, np.array([[0], [MISSING]]).repeat(self.codec.layout.n_codes, 1))
+        self.gaps, self.to_skip = gaps, to_skip
 
     def push(self, codes: Codes) -> Samples:
         """int64 `[frames, n_codes]`, -1 for what did not arrive -> float32 `[samples]`."""
@@ -241,7 +245,7 @@ class PacketEncoder:
             StateError: if it is another model's, has other copies, or is no encoder's. The stream is then as it was.
         """
         check_identity(state, self.codec.card.model_id, self.redundancy)
-        sent = waiting_codes(state, "sent", self.codec.layout, self.redundancy)
+        sent = waiting_codes(state, "sent", self.codec.layout, self.redundancy, least=0)
         self.stream.restore(state)
         self._sent = sent
 
@@ -290,7 +294,7 @@ class PacketDecoder:
             StateError: if it is another model's, has other copies, or is no decoder's. The stream is then as it was.
         """
         check_identity(state, self.codec.card.model_id, self.buffer.redundancy)
-        held = waiting_codes(state, "held", self.codec.layout, self.buffer.redundancy)
+        held = waiting_codes(state, "held", self.codec.layout, self.buffer.redundancy, least=MISSING)
         self.stream.restore(state)
         self.buffer.held = held
 
@@ -319,6 +323,22 @@ class PacketDecoder:
 def _joined(blocks: list[npt.NDArray]) -> npt.NDArray:
     """One block is itself: next to a frame's graph, every call of numpy counts."""
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def _restored(graph: Graph, state: State, trial: npt.NDArray) -> GraphStream:
+    """A stream that goes on from a saved state.
+
+    Raises:
+        StateError: if the state is another graph's, or the graph does not run from it on `trial`.
+    """
+    stream = graph.stream()
+    stream.restore(state)
+    try:
+        stream(trial)  # an index beyond its table shows when it is used
+    except BundleError as error:
+        raise StateError("a saved state from which the model does not run: it was damaged") from error
+    stream.restore(state)
+    return stream
 
 
 def _no_codes(layout: Layout) -> Codes:

@@ -2,7 +2,8 @@
 
 A network that is trained to go on through short losses goes on for ever: left alone with lost frames, `clear` hums at about
 -32 dBFS. So after 100 ms its output is faded out within another 100 ms, and noise with the level and the spectrum of the
-pauses heard before takes its place; when frames come again, the sound is faded in. Without long gaps no sample is touched.
+pauses heard before takes its place, or with the level that the sender tells; when frames come again, the sound is faded in.
+Without long gaps no sample is touched.
 """
 
 from __future__ import annotations
@@ -42,14 +43,15 @@ class GapFade:
         self.rise = 1 / max(1, round(_RETURN_MS * frames_per_ms))
         self.window = np.sqrt(0.5 - 0.5 * np.cos(np.pi * np.arange(2 * hop) / hop))
         self.ramp = np.arange(1, hop + 1) / hop
-        self.heard = np.zeros((max(2, round(_MEMORY_S * sample_rate / hop)), hop), np.float32)
+        self.remembered = max(2, round(_MEMORY_S * sample_rate / hop))
         self.reset()
 
     def reset(self) -> None:
         """As before the first frame: nothing lost, nothing heard."""
         self.missing = 0  # frames lost in a row
         self.gain = 1.0  # of the decoder's output, at the end of the last frame
-        self.received = 0
+        self.heard, self.received = np.zeros((self.remembered, self.hop), np.float32), 0
+        self.told: float | None = None  # the root mean square of the noise, if the sender tells it
         self.level: npt.NDArray[np.float64] | None = None  # of the noise's spectrum, known while it sounds
         self.tail = np.zeros(self.hop)  # of the noise, to be added to its next hop
         self.rng = np.random.default_rng(_SEED)
@@ -105,6 +107,12 @@ class GapFade:
             return samples
         return np.concatenate([self._frame(frame, gone) for frame, gone in zip(frames, lost.tolist(), strict=True)])
 
+    def tell(self, level: float | None) -> None:
+        """The root mean square that the noise is to have from now on; None for that of what was heard. No part of the state."""
+        self.told = level
+        if self.level is not None:
+            self.level = self._noise_level()
+
     def _frame(self, frame: Samples, gone: bool) -> Samples:
         self.missing = self.missing + 1 if gone else 0
         if not gone:
@@ -154,4 +162,8 @@ class GapFade:
         # A window of one hop, its squares sum to hop / 2; spectra of 2 * hop samples of noise have 2 * hop times its power,
         # half of it in each part.
         power = np.abs(np.fft.rfft(quietest * self.window[::2], 2 * self.hop, axis=1)) ** 2
-        return np.sqrt(2 * power.mean(axis=0))
+        level = np.sqrt(2 * power.mean(axis=0))
+        if self.told is None or not level.any():
+            return level
+        # Parseval: all bins but the first and the last stand for two, and have a real and an imaginary part.
+        return self.told * level * 2 * self.hop / np.sqrt(4 * np.square(level).sum() - 3 * (level[0] ** 2 + level[-1] ** 2))

@@ -13,6 +13,9 @@ What is missing. A frame that is not there in its turn is concealed. If a later 
 If none is, the network may only be slow: the buffer holds its place, which makes it deeper, and repays from frames that turn
 out to be lost.
 
+What is not sent. A packet of comfort noise stands for one frame that is not there, and tells the level of the background: so
+the buffer knows that time goes on, and keeps its delay.
+
 What is refused. Packets of other payload types, those that no layout fits, and repeated ones. A packet that lies outside the
 window of some seconds, or has another SSRC, is believed when a second one follows it in sequence with none of the running
 stream between them (RFC 3550, A.1, does likewise), or when it resumes the stream with a marker: the buffer then starts anew
@@ -27,9 +30,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from linnet.bits import MISSING, Codes, Layout, PacketError, Redundancy, RtpError, RtpPacket, unpack_payload, unpack_redundant
+from linnet.bits import (
+    MISSING,
+    Codes,
+    Layout,
+    PacketError,
+    Redundancy,
+    RtpError,
+    RtpPacket,
+    unpack_noise,
+    unpack_payload,
+    unpack_redundant,
+)
 from linnet.bits.rtp import MAX_FRAMES, SEQUENCES, TIMESTAMPS
-from linnet.bits.sdp import PAYLOAD_TYPE
+from linnet.bits.sdp import NOISE_TYPE, PAYLOAD_TYPE
 
 _REMEMBERED = 256  # packets whose transit and whose number are known
 _COVERED = 0.98  # of them are to come in time
@@ -60,7 +74,8 @@ class Counts:
 @dataclass(frozen=True)
 class _Slot:
     codes: Codes  # [n_codes]
-    own: bool  # not a copy
+    own: bool  # neither a copy nor comfort noise
+    begins: bool  # a talk spurt
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,7 @@ class _Arrival:
     codes: Codes  # [frames, n_codes]
     copies: Codes  # [frames, offsets, n_codes]
     time: float
+    background: float | None  # its level, of a packet of comfort noise
 
     def is_followed_by(self, packet: RtpPacket, hop: int) -> bool:
         """Whether `packet` is the next one of the same sender."""
@@ -83,7 +99,7 @@ class JitterBuffer:
     Args:
         layout: of the codes, without copies.
         redundancy: the copies that packets carry.
-        payload_type: that of the session; packets of another one are refused.
+        payload_type, noise_type: those of the session's frames and comfort noise; packets of another one are refused.
         min_delay_s: the least that the target falls to; copies may need more.
         max_delay_s: the most that it grows to.
 
@@ -93,6 +109,8 @@ class JitterBuffer:
         delay_s: how long the frame pulled last had waited, beyond the fastest packet.
         target_s: how long it should.
         jitter_s: the interarrival jitter of RFC 3550, 6.4.1.
+        begins: whether the frame of the last pull begins a talk spurt, so that the decoder must begin anew.
+        background: root mean square of the sender's background, as its last comfort noise said; None if it sent none.
         held: ticks at which the buffer has held its place since the last frame, that of the last pull included.
         skipped: frames that the buffer left out since it held its place last, because they were lost.
 
@@ -103,12 +121,12 @@ class JitterBuffer:
 
     def __init__(
         self, layout: Layout, redundancy: Redundancy, payload_type: int = PAYLOAD_TYPE, *,
-        min_delay_s: float = 0.04, max_delay_s: float = 1.0,
+        noise_type: int | None = NOISE_TYPE, min_delay_s: float = 0.04, max_delay_s: float = 1.0,
     ):  # fmt: skip
         if not 0 <= min_delay_s <= max_delay_s < float("inf"):
             raise RtpError(f"a delay of {min_delay_s:g} to {max_delay_s:g} s: give the smaller one first, and none below 0")
         redundancy.layout(layout)  # so that what is wrong with it is said now, not at the first packet
-        self.layout, self.redundancy, self.payload_type = layout, redundancy, payload_type
+        self.layout, self.redundancy, self.payload_type, self.noise_type = layout, redundancy, payload_type, noise_type
         self.frame_s = layout.hop / layout.sample_rate
         # Copies come within as many frames, and a clock that ticks in frames needs one to be in time.
         self.least_s = max(min_delay_s, (redundancy.depth + 1) * self.frame_s if redundancy.depth else 0)
@@ -128,6 +146,7 @@ class JitterBuffer:
         self._slots: dict[int, _Slot] = {}
         self._next = 0  # the frame whose turn it is; the stream's first is 0
         self._started = False
+        self._resting = self.begins = False
         self.held = self.skipped = 0
         # The leading packet's sequence number, its timestamp, and the number of its first frame: as if the packet before the
         # first one had just come.
@@ -137,26 +156,35 @@ class JitterBuffer:
         self._seen = 0  # bit n: the packet n before the leading one came
         self._suspect: _Arrival | None = None  # the last packet that was not the stream's
         self._transits: deque[float] = deque(maxlen=_REMEMBERED)
+        self.background: float | None = None
         self._shortest = self.delay_s = self.jitter_s = 0.0
         self.target_s = self.least_s
 
     def push(self, datagram: bytes, now: float) -> None:
         """A datagram that came at `now`, whatever it is. What cannot be used is counted, and nothing is raised."""
         try:
-            packet = RtpPacket.from_bytes(datagram)
-            if packet.payload_type != self.payload_type:
-                raise RtpError(f"payload type {packet.payload_type}: this session has {self.payload_type}")
-            codes, copies = unpack_redundant(unpack_payload(packet.payload), self.layout, self.redundancy)
+            arrival = self._arrival(RtpPacket.from_bytes(datagram), now)
         except (RtpError, PacketError):
             self.counts.refused += 1
             return
-        arrival = _Arrival(packet, codes, copies, now)
-        if self._ssrc is None:
-            self._begin(packet)
+        if self._ssrc is None and arrival.background is None:
+            self._begin(arrival.packet)
         if self._fits(arrival):
             self._admit(arrival)
-        else:
+        elif arrival.background is None:
             self._doubt(arrival)
+        else:
+            self.counts.refused += 1
+
+    def _arrival(self, packet: RtpPacket, now: float) -> _Arrival:
+        """What a packet holds; RtpError or PacketError if it is not of this session."""
+        if packet.payload_type == self.noise_type:
+            level, payload = unpack_noise(packet.payload), [b""]
+        elif packet.payload_type == self.payload_type:
+            level, payload = None, unpack_payload(packet.payload)
+        else:
+            raise RtpError(f"payload type {packet.payload_type}: this session has {self.payload_type}")
+        return _Arrival(packet, *unpack_redundant(payload, self.layout, self.redundancy), now, level)
 
     def pull(self, now: float) -> Codes | None:
         """The frame to be played at `now`.
@@ -165,6 +193,7 @@ class JitterBuffer:
             int64 `[1, n_codes]`, -1 in layers that did not come and everywhere in a lost frame; None while there is
             nothing to play: before the first packet, and until its delay is over.
         """
+        self.begins = False
         if self._ssrc is None:
             return None
         waited = self._waited(now)
@@ -189,9 +218,11 @@ class JitterBuffer:
         if slot is None:
             self.counts.lost += 1
             return self._lost.copy()
+        resting = slot.codes[0] == MISSING
+        self.begins, self._resting = slot.begins or (self._resting and not resting), resting
         if slot.own:
             self.counts.played += 1
-        else:
+        elif not resting:
             self.counts.recovered += 1
         return slot.codes[np.newaxis]
 
@@ -261,19 +292,24 @@ class JitterBuffer:
             self.counts.expected += ahead
         self._seen |= 1 << max(0, -ahead)
         self.counts.received += 1
-        self._measure(arrival.time - first * self.frame_s)
+        if arrival.background is None:
+            self._measure(arrival.time - first * self.frame_s)
+        else:  # sent when its frame was over, not a packet of frames
+            self.background = arrival.background
         if first + len(arrival.codes) <= self._next:
             self.counts.late += 1
             return
         for frame, (codes, copies) in enumerate(zip(arrival.codes, arrival.copies, strict=True), start=first):
-            self._store(frame, codes, own=True)
+            own = arrival.background is None
+            self._store(frame, _Slot(codes, own, packet.marker and frame == first))
             for offset, copy in zip(self.redundancy.offsets, copies, strict=True):
-                self._store(frame - offset, copy, own=False)
+                if (copy > 0).any():  # before the first frame of a talk spurt they are zeros
+                    self._store(frame - offset, _Slot(copy, False, False))
 
-    def _store(self, frame: int, codes: Codes, *, own: bool) -> None:
+    def _store(self, frame: int, slot: _Slot) -> None:
         held = self._slots.get(frame)
-        if frame >= self._next and (held is None or (own and not held.own)):
-            self._slots[frame] = _Slot(codes, own)
+        if frame >= self._next and (held is None or (slot.own and not held.own)):
+            self._slots[frame] = slot
 
     def _measure(self, transit: float) -> None:
         """Learn from a packet's transit what delay the next ones will need."""

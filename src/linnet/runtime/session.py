@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
-from linnet.bits import MAX_FRAMES, MISSING, Codes, Redundancy, RtpError, RtpPacket, pack_payload
+from linnet.bits import MAX_FRAMES, MISSING, Codes, Redundancy, RtpError, RtpPacket, pack_noise, pack_payload
 from linnet.bits.rtp import SEQUENCES, TIMESTAMPS
-from linnet.bits.sdp import PAYLOAD_TYPE
-from linnet.runtime.audio import Samples, to_mono
+from linnet.bits.sdp import NOISE_TYPE, PAYLOAD_TYPE
+from linnet.runtime.activity import ActivityDetector
+from linnet.runtime.audio import Resampler, Samples, to_mono
 from linnet.runtime.codec import PLAIN, Codec, CodeDecoder
 from linnet.runtime.jitter import JitterBuffer
 from linnet.runtime.state import State
@@ -18,8 +20,9 @@ from linnet.runtime.state import State
 _QUIET_MEMORY_S = 2.0  # in which there is most likely a pause
 _QUIETEST = 0.2  # of that time is pause enough to change its length
 _REPEATED = 40  # lost frames that are worth decoding again: after more of them, the decoder has faded out
-_SILENCE = 1e-3  # a peak of -60 dBFS: what discontinuous transmission does not send
-_HANGOVER_S = 0.4  # after the last sound; the ends of words are quiet
+_HANGOVER_S = 0.2  # sent after the last sound: the ends of words are quiet, and it shows the receiver the background
+_NOISE_S = 1.0  # between two packets of comfort noise
+_BEFORE = 2  # frames sent before the first sound, at least: it begins faintly, and the receiver fades in as long
 
 
 class RtpSender:
@@ -32,8 +35,9 @@ class RtpSender:
         redundancy: the copies.
         frames: how many frames go in a packet, 1 to 16; fewer where the rate changes and at an end.
         ssrc: the sender's number; `sequence` and `timestamp`: of the first packet. RFC 3550 wants all three random.
-        payload_type: of the session.
-        discontinuous: send nothing in silence: the first packet after it has the marker.
+        payload_type, noise_type: of the session's frames, and of its comfort noise.
+        discontinuous: in pauses send no frames, but a packet of comfort noise every second. After a pause the encoder begins
+            anew, a little before the first sound, and the packet has the marker.
 
     Raises:
         RtpError: if that many frames fit in no packet.
@@ -42,17 +46,21 @@ class RtpSender:
     def __init__(
         self, codec: Codec, sample_rate: int, kbps: float | None = None, redundancy: Redundancy = PLAIN, *,
         frames: int = 1, ssrc: int = 0, sequence: int = 0, timestamp: int = 0, payload_type: int = PAYLOAD_TYPE,
-        discontinuous: bool = False,
+        noise_type: int = NOISE_TYPE, discontinuous: bool = False,
     ):  # fmt: skip
         if not 1 <= frames <= MAX_FRAMES:
             raise RtpError(f"{frames} frames a packet: give 1 to {MAX_FRAMES}")
-        self.encoder = codec.encoder(sample_rate, kbps, redundancy)
-        self.frames, self.ssrc, self.payload_type = frames, ssrc, payload_type
+        self.encoder = codec.encoder(kbps=kbps, redundancy=redundancy)
+        self.frames, self.ssrc, self.payload_type, self.noise_type = frames, ssrc, payload_type, noise_type
+        self.discontinuous = discontinuous
+        self._resampler = Resampler(sample_rate, codec.card.sample_rate)
         self._hop = codec.card.hop
-        self._sequence, self._timestamp, self._marker = sequence, timestamp, True
+        self._sequence, self._timestamp = sequence, timestamp
         self._waiting: list[bytes] = []
-        self._hangover = round(_HANGOVER_S * codec.layout.frame_rate) if discontinuous else None
-        self._sounding = self._hangover or 0  # frames yet to be sent of a silence
+        self._activity = ActivityDetector(self._hop, codec.card.sample_rate)
+        self._hangover = round(_HANGOVER_S * codec.layout.frame_rate)
+        self._noise_frames = round(_NOISE_S * codec.layout.frame_rate)
+        self._begin()
 
     @property
     def kbps(self) -> float:
@@ -64,31 +72,63 @@ class RtpSender:
         self.encoder.kbps = kbps
 
     def push(self, samples: npt.ArrayLike) -> list[bytes]:
-        """The next samples `[n]` or `[n, channels]` -> the datagrams that they complete.
-
-        In discontinuous transmission, give about a frame at a time: a push is sent if anything of it sounds.
-        """
-        mono = to_mono(samples)
-        if self._hangover is not None and len(mono) and np.abs(mono).max() > _SILENCE:
-            self._sounding = self._hangover
-        return self._packed(self.encoder.push(mono))
+        """The next samples `[n]` or `[n, channels]`, any number of them -> the datagrams that they complete."""
+        return self._heard(self._resampler(to_mono(samples)))
 
     def flush(self) -> list[bytes]:
         """The last datagrams; the next ones begin a talk spurt."""
-        datagrams = [*self._packed(self.encoder.flush()), *self._close()]
-        self._marker = True
+        datagrams = self._heard(self._resampler(np.zeros(0, np.float32), last=True))
+        if self._quiet <= self._hangover:
+            datagrams += self._packed([*self.encoder.push(self._pending), *self.encoder.flush()])
+            datagrams += self._close()
+        self._timestamp += self._hop * len(self._kept)
+        self._resampler.reset()
+        self._begin()
         return datagrams
 
-    def _packed(self, frames: list[bytes]) -> list[bytes]:
+    def _begin(self) -> None:
+        """As before the first sample of a stream."""
+        self._pending = np.zeros(0, np.float32)  # less than a frame
+        self._kept: deque[Samples] = deque(maxlen=max(_BEFORE, self.frames - 1))  # the newest frames of a pause
+        self._quiet = 0  # frames since the last sound
+        self._marker = True
+        self._activity.reset()
+
+    def _heard(self, samples: Samples) -> list[bytes]:
+        """The datagrams of samples at the model's rate."""
+        if not self.discontinuous:
+            return self._packed(self.encoder.push(samples))
+        joined = np.concatenate([self._pending, samples])
+        whole = len(joined) // self._hop * self._hop
+        self._pending = joined[whole:]
+        datagrams = []
+        for frame in joined[:whole].reshape(-1, self._hop):
+            self._quiet = 0 if self._activity(frame) else self._quiet + 1
+            pause = self._quiet - self._hangover
+            if pause > 0:
+                datagrams += self._rest(frame, pause)
+            else:
+                datagrams += self._packed(self.encoder.push(np.concatenate([*self._kept, frame])))
+                self._kept.clear()
+        return datagrams
+
+    def _rest(self, frame: Samples, pause: int) -> list[bytes]:
+        """The `pause`-th frame of a pause is not sent, but kept for a while, in case the next one sounds."""
+        datagrams = []
+        if pause == 1:
+            datagrams = self._close()
+            self.encoder.reset()
+            self._marker = True
+        if pause % self._noise_frames == 1:
+            now = self._timestamp + self._hop * len(self._kept)
+            datagrams.append(self._packet(now, self.noise_type, False, pack_noise(self._activity.background)))
+        self._timestamp += self._hop * (len(self._kept) == self._kept.maxlen)
+        self._kept.append(frame)
+        return datagrams
+
+    def _packed(self, frames: Iterable[bytes]) -> list[bytes]:
         datagrams = []
         for frame in frames:
-            if self._hangover is not None:
-                if not self._sounding:
-                    datagrams += self._close()
-                    self._timestamp += self._hop
-                    self._marker = True
-                    continue
-                self._sounding -= 1
             if self._waiting and len(frame) != len(self._waiting[0]):
                 datagrams += self._close()
             self._waiting.append(frame)
@@ -100,14 +140,15 @@ class RtpSender:
         """The packet of the frames that wait, if any do."""
         if not self._waiting:
             return []
-        packet = RtpPacket(
-            self._sequence % SEQUENCES, self._timestamp % TIMESTAMPS, self.ssrc, self.payload_type, self._marker,
-            pack_payload(self._waiting),
-        )  # fmt: skip
-        self._sequence += 1
+        packet = self._packet(self._timestamp, self.payload_type, self._marker, pack_payload(self._waiting))
         self._timestamp += self._hop * len(self._waiting)
         self._waiting, self._marker = [], False
-        return [packet.to_bytes()]
+        return [packet]
+
+    def _packet(self, timestamp: int, payload_type: int, marker: bool, payload: bytes) -> bytes:
+        packet = RtpPacket(self._sequence % SEQUENCES, timestamp % TIMESTAMPS, self.ssrc, payload_type, marker, payload)
+        self._sequence += 1
+        return packet.to_bytes()
 
 
 class RtpReceiver:
@@ -119,7 +160,7 @@ class RtpReceiver:
 
     Args:
         codec: of the model.
-        redundancy, payload_type: of the session.
+        redundancy, payload_type, noise_type: of the session.
         min_delay_s, max_delay_s: of the jitter buffer.
 
     Attributes:
@@ -131,9 +172,11 @@ class RtpReceiver:
 
     def __init__(
         self, codec: Codec, redundancy: Redundancy = PLAIN, payload_type: int = PAYLOAD_TYPE, *,
-        min_delay_s: float = 0.04, max_delay_s: float = 1.0,
+        noise_type: int | None = NOISE_TYPE, min_delay_s: float = 0.04, max_delay_s: float = 1.0,
     ):  # fmt: skip
-        self.jitter = JitterBuffer(codec.layout, redundancy, payload_type, min_delay_s=min_delay_s, max_delay_s=max_delay_s)
+        self.jitter = JitterBuffer(
+            codec.layout, redundancy, payload_type, noise_type=noise_type, min_delay_s=min_delay_s, max_delay_s=max_delay_s
+        )  # fmt: skip
         self.decoder = CodeDecoder(codec)
         self.hop, self.sample_rate = codec.card.hop, codec.card.sample_rate
         self._ramp = ((np.arange(self.hop) + 0.5) / self.hop).astype(np.float32)
@@ -183,6 +226,8 @@ class RtpReceiver:
                 return None
             codes = self._lost  # the same stream begins anew: the decoder fills the time
             self._undisturbed = None
+        if self.decoder.gaps.told != self.jitter.background:
+            self.decoder.gaps.tell(self.jitter.background)
         hop = self._heard(codes)
         self._levels.append(float(np.dot(hop, hop)))
         return hop
@@ -191,12 +236,17 @@ class RtpReceiver:
         """Decode a frame, or conceal one that may be late.
 
         What is concealed while the buffer holds its place is none of the stream's frames. So when the stream goes on, the
-        decoder goes back to where it was, meets what was really lost, and is faded in.
+        decoder goes back to where it was, meets what was really lost, and is faded in. In a new talk spurt it
+        begins anew, as the encoder did.
         """
         if self.jitter.held:
             self._undisturbed = self._undisturbed or self.decoder.save()
             return self.decoder.push(codes)
         before, self._undisturbed = self._undisturbed, None
+        if self.jitter.begins and self._levels:
+            concealed = self.decoder.push(self._lost)
+            self.decoder.renew()
+            return self._fade(concealed, self.decoder.push(codes))
         if before is None or self.jitter.skipped > _REPEATED:
             return self.decoder.push(codes)
         concealed = self.decoder.push(self._lost)

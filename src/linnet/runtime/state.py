@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from linnet.bits import MISSING, Codes, Layout, Redundancy, StateError
+from linnet.bits import Codes, Layout, Redundancy, StateError
 
 State = Mapping[str, npt.NDArray]
 
@@ -39,14 +39,14 @@ def check_identity(state: State, model_id: bytes, redundancy: Redundancy) -> Non
     if saved[:4] != model_id:
         raise StateError(f"a saved state of model {saved[:4].hex()}: this stream's is {model_id.hex()}")
     if saved[4:] != bytes(redundancy.offsets):
-        raise StateError(f"a saved state with copies at {list(saved[4:])}: this stream has {list(redundancy.offsets)}")
+        raise StateError(f"a saved state with other copies: this stream's are {list(redundancy.offsets)} frames back")
 
 
-def waiting_codes(state: State, name: str, layout: Layout, redundancy: Redundancy) -> Codes:
-    """Codes of at most `depth` frames, in range or -1, or a StateError."""
+def waiting_codes(state: State, name: str, layout: Layout, redundancy: Redundancy, least: int) -> Codes:
+    """Codes of at most `depth` frames, in range or down to `least`, or a StateError."""
     codes = taken(state, name, np.int64, 2)
     if codes.shape[1] != layout.n_codes or len(codes) > redundancy.depth:
         raise StateError(f"a saved state whose {name!r} has the shape {list(codes.shape)}: it is no stream's of this model")
-    if (codes < MISSING).any() or (codes >= np.array(layout.sizes)).any():
+    if (codes < least).any() or (codes >= np.array(layout.sizes)).any():
         raise StateError(f"a saved state whose {name!r} holds codes that this model has not")
     return codes
