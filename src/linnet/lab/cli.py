@@ -199,7 +199,7 @@ def card(codec: Codec, recipe: Recipe, progress: object, name: str | None) -> di
     return {
         "format": 1,
         "name": name or recipe.name,
-        "system": f"source-filter codec, head {config.head!r}",
+        "system": f"source-filter codec, head {config.head!r}" + (", removes noise" if config.enhancer_blocks else ""),
         "sample_rate": config.sample_rate,
         "hop": config.hop,
         "delay": codec.delay,
