@@ -111,6 +111,18 @@ def test_pipes(recording, speech, tmp_path):
     assert len(heard.stdout) == 44 + 2 * len(speech)
 
 
+@pytest.mark.parametrize("model", linnet.bundle.list_models())
+def test_a_file_finds_its_shipped_model(model, recording, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("encode", recording, "o.lnt", "--kbps", 2, "--model", model).returncode == 0
+    for options in ((), ("--model", model)):
+        result = run("decode", "o.lnt", f"{len(options)}.wav", *options)
+        assert result.returncode == 0, result.stderr
+    assert Path("0.wav").read_bytes() == Path("2.wav").read_bytes()
+    assert len(run("decode", "-", "-", stdin=Path("o.lnt").read_bytes()).stdout) == Path("0.wav").stat().st_size
+    assert f"model {model}, 2 kbit/s".encode() in run("info", "o.lnt").stdout
+
+
 @pytest.fixture(scope="module")
 def with_tables(recording, tmp_path_factory):
     """The model with tables fitted to the recording: whatever the weights are, it gets smaller."""

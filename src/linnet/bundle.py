@@ -114,6 +114,11 @@ def list_models() -> list[str]:
     return sorted(path.parent.name for path in _SHIPPED.glob("*/card.toml"))
 
 
+def shipped(model_id: bytes) -> str | None:
+    """The name of the shipped model that a file asks for; None if it is none of them."""
+    return next((name for name in list_models() if model_id in read_card(name).layouts), None)
+
+
 def load(model: str | Path) -> Bundle:
     """Open a shipped model by name, or a bundle by the path of its folder or zip; BundleError says what is wrong."""
     read = _opener(model)

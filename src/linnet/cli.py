@@ -17,7 +17,7 @@ from linnet.bits import LinnetError, read_header, thin
 from linnet.options import copies_options, kbps_option, loss_options, model_option, progress, refuse_same, say
 
 if TYPE_CHECKING:
-    from linnet.bits import Layout
+    from linnet.bits import Header, Layout
 
 # Commands that live in other rooms, imported only when they are called, and the extra each needs.
 _ELSEWHERE = {
@@ -38,6 +38,9 @@ _ELSEWHERE = {
     "slim": ("linnet.lab.cli:slim_checkpoint", "train", "Keep of a checkpoint what training starts from."),
     "train": ("linnet.lab.cli:train", "train", "Train what a recipe says."),
 }
+
+
+_file_model = click.option("--model", help="The file's model, if it is not a shipped one.")
 
 
 class Commands(click.Group):
@@ -93,16 +96,17 @@ def encode(source: str, target: str, kbps: float | None, model: str, entropy: bo
 @click.argument("source", metavar="IN.lnt")
 @click.argument("target", metavar="OUT")
 @kbps_option
-@model_option
+@_file_model
 @click.option("--rate", type=click.IntRange(8000, 192000), help="Sample rate of OUT [the original recording's].")
-def decode(source: str, target: str, kbps: float | None, model: str, rate: int | None) -> None:
+def decode(source: str, target: str, kbps: float | None, model: str | None, rate: int | None) -> None:
     """Decode a .lnt file; --kbps uses only the first layers."""
-    from linnet import files
+    from linnet import bundle, files
 
-    codec = linnet.load(model)
     refuse_same(source, target)
     with files.open_input(source) as file:
-        done = files.decode_file(codec, file, target, kbps, rate, progress)
+        header, whole = _begun(file)
+        codec = linnet.load(model or bundle.shipped(header.model_id) or "clear")
+        done = files.decode_file(codec, whole, target, kbps, rate, progress)
     if done.truncated:
         say(f"{source} was cut short; decoded to the cut")
 
@@ -178,7 +182,7 @@ def roundtrip(
 @click.argument("source", metavar="IN.lnt")
 @click.argument("target", metavar="OUT.lnt")
 @click.option("--kbps", type=click.FloatRange(min=0, min_open=True), required=True, help="The rate to keep.")
-@click.option("--model", help="The file's model, if it is not a shipped one.")
+@_file_model
 def thin_file(source: str, target: str, kbps: float, model: str | None) -> None:
     """Drop layers without decoding."""
     from linnet import files
@@ -186,12 +190,11 @@ def thin_file(source: str, target: str, kbps: float, model: str | None) -> None:
     refuse_same(source, target)
     layouts = _layouts(model)
     with files.open_input(source) as file:
-        head = file.read(14)
-        header = read_header(io.BytesIO(head))
+        header, whole = _begun(file)
         layout = layouts.get(header.model_id)
         n_layers = min(layout.layers_for_kbps(kbps), header.n_layers) if layout else 1
         with files.open_output(target) as out:
-            done = thin(cast("BinaryIO", files.Rejoined(head, file)), out, n_layers, layouts)
+            done = thin(whole, out, n_layers, layouts)
     if done.truncated:
         say(f"{source} was cut short; copied to the cut")
 
@@ -209,13 +212,13 @@ def info(path: str) -> None:
 
     with open(path, "rb") as file:
         header = read_header(file)
-        known = {identity: name for name in bundle.list_models() for identity in bundle.read_card(name).layouts}
-        if header.model_id not in known:
+        model = bundle.shipped(header.model_id)
+        if model is None:
             click.echo(
                 f"{path}: model {header.model_id.hex()} (not shipped), {header.n_layers} layers, {header.sample_rate} Hz"
             )
             return
-        opened = bundle.load(known[header.model_id])
+        opened = bundle.load(model)
         card = opened.card
         file.seek(0)
         reader = Reader(file, opened.models)
@@ -263,6 +266,18 @@ def _print_card(card: object) -> None:
 
     table = {key: value for key, value in dataclasses.asdict(card).items() if value not in ({}, ())}  # type: ignore[call-overload]
     click.echo(to_toml(table), nl=False)
+
+
+def _begun(file: BinaryIO) -> tuple[Header, BinaryIO]:
+    """The header of a .lnt file, and the file from its beginning."""
+    from linnet.files import Rejoined
+
+    head = file.read(14)
+    header = read_header(io.BytesIO(head))
+    if file.seekable():
+        file.seek(-len(head), os.SEEK_CUR)
+        return header, file
+    return header, cast("BinaryIO", Rejoined(head, file))
 
 
 def _layouts(model: str | None) -> dict[bytes, Layout]:
