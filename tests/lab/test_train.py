@@ -215,6 +215,7 @@ def test_the_command_trains_validates_and_resumes(corpus, tmp_path):
     plan.write_text("""
 name = "tiny"
 validation_clips = 1
+validation_snr_db = [10]
 discriminators = { stft_windows = [64], mel_windows = [128], channels = 2, depth = 2 }
 [system]
 latent_dim = 16
@@ -262,7 +263,14 @@ feature_matching = 1.0
     trained = next(line for line in metrics if line["stage"] == "all")
     expected = {"mel", "loudness", "intelligibility", "balance", "waveform", "commitment", "adversarial", "discriminator"}
     assert expected | {"score_real", "phase_error_2", "error_4"} <= trained.keys()
-    assert {"pesq/unquantized", "estoi/6 layers", "perplexity/layer 1", "perplexity/layer 6"} <= metrics[-1].keys()
+    assert {
+        "pesq/unquantized",
+        "estoi/6 layers",
+        "pesq/noisy",
+        "pesq/1 layers, noisy",
+        "perplexity/layer 1",
+        "perplexity/layer 6",
+    } <= metrics[-1].keys()
     last, small = tmp_path / "run" / "last.safetensors", tmp_path / "small.safetensors"
     assert CliRunner().invoke(slim_checkpoint, [str(last), str(small)]).exit_code == 0
     whole, kept = load_checkpoint(last), load_checkpoint(small)

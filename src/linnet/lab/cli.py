@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import math
 import os
 import sys
@@ -148,7 +149,9 @@ def _validate(folder: Path, writer: SummaryWriter, trainer: Trainer, valid: Pack
     codec = Codec(trainer.recipe.system)
     codec.load_state_dict(trainer.average)
     layers = tuple(range(1, codec.config.n_layers + 1))
-    heard = [listen(codec, valid, clip, layers) for clip in choose_clips(valid, trainer.recipe.validation_clips)]
+    clips = choose_clips(valid, trainer.recipe.validation_clips)
+    levels = itertools.cycle(trainer.recipe.validation_snr_db or (None,))
+    heard = [listen(codec, valid, clip, layers, snr_db) for clip, snr_db in zip(clips, levels, strict=False)]
     scores = score(heard, codec.config.sample_rate)
     if codec.quantizer.fitted:
         # How many entries are in effective use: a codebook that dies is seen here first.

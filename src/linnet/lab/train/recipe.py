@@ -85,7 +85,8 @@ class Recipe:
 
     `data` names the corpus with its licences, for the card of what is trained on it. `teacher` is the checkpoint that stages
     align with, and a fresh run takes the parts that it `inherits` from there. Networks compute in bfloat16 unless
-    told otherwise; losses, codebooks and weights are float32 anyway.
+    told otherwise; losses, codebooks and weights are float32 anyway. Validation hears clean clips and, at the levels of
+    `validation_snr_db` in turn, the same clips in noise.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Recipe:
     gradient_clip: float = 1.0
     averaging: float = 0.003
     validation_clips: int = 12
+    validation_snr_db: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.stages:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
+from linnet.evaluate.conditions.steps import Pair, add_noise, shaped_noise
 from linnet.evaluate.metrics import estoi, pesq_wb
 from linnet.lab.data.corpus import Packed
 from linnet.lab.systems.codec import Codec, Received
@@ -29,13 +31,18 @@ def choose_clips(speech: Packed, count: int, shortest_s: float = 2.0, longest_s:
 
 
 @torch.no_grad()
-def listen(codec: Codec, speech: Packed, clip: int, layers: tuple[int, ...]) -> Heard:
-    """One clip without a quantizer, with labelled and tracked pitch, and at each number of layers."""
+def listen(codec: Codec, speech: Packed, clip: int, layers: tuple[int, ...], snr_db: float | None = None) -> Heard:
+    """One clip without a quantizer, with labelled and tracked pitch, and at each number of layers; with `snr_db` each of these
+    also in stationary noise of the clip's own spectrum, which no corpus has to have."""
     codec.eval()
     hop = codec.config.hop
     reference = speech.samples(clip)
     frames = -(-(len(reference) + codec.delay) // hop)
-    samples = torch.from_numpy(np.pad(reference, (0, frames * hop - len(reference)))).unsqueeze(0)
+
+    def batch(audio: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.pad(audio, (0, frames * hop - len(audio))).astype(np.float32)).unsqueeze(0)
+
+    samples = batch(reference)
     labels = np.pad(speech.pitch_of(clip), (codec.config.lookahead, frames))[:frames]
     labelled = torch.from_numpy(codec.config.pitch.quantize(labels)).unsqueeze(0)
     tracked = codec.track(samples)
@@ -43,15 +50,22 @@ def listen(codec: Codec, speech: Packed, clip: int, layers: tuple[int, ...]) -> 
     def heard(received: Received) -> np.ndarray:
         return codec.decode(received)[0, codec.delay :][: len(reference)].numpy()
 
+    def coded(samples: Tensor) -> dict[str, np.ndarray]:
+        codes = codec.quantize(samples, codec.track(samples)).codes
+        kept = {n: torch.where(torch.arange(codec.config.n_layers) < n, codes, -1) for n in layers}
+        return {f"{n} layers": heard(codec.receive(some)) for n, some in kept.items()}
+
     outputs = {
         "unquantized, labelled pitch": heard(codec.unquantized(samples, labelled)),
         "unquantized": heard(codec.unquantized(samples, tracked)),
     }
     if codec.quantizer.fitted:
-        codes = codec.quantize(samples, tracked).codes
-        for n_layers in layers:
-            received = codec.receive(torch.where(torch.arange(codec.config.n_layers) < n_layers, codes, -1))
-            outputs[f"{n_layers} layers"] = heard(received)
+        outputs |= coded(samples)
+        if snr_db is not None:
+            noise = shaped_noise(reference, np.random.default_rng(clip))
+            noisy = add_noise(Pair(reference, reference), noise, snr_db).heard
+            outputs["noisy"] = noisy.astype(np.float32)
+            outputs |= {f"{name}, noisy": output for name, output in coded(batch(noisy)).items()}
     return Heard(reference, outputs)
 
 
