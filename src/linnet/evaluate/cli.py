@@ -28,7 +28,7 @@ from linnet.evaluate.store import Store
 from linnet.evaluate.tables import as_csv, as_json, as_markdown, as_text, told
 from linnet.writing import write_text
 
-COMPARED = ("clear", "opus", "codec2", "amrwb")
+COMPARED = ("clear", "quiet", "opus", "codec2", "amrwb")
 
 
 class OptionError(LinnetError):
