@@ -20,9 +20,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from linnet.bundle import write_bundle
 from linnet.lab.data.corpus import Packed, pack, read_manifest
-from linnet.lab.dsp.pitch import PitchLabels
-from linnet.lab.export import export_decoder, export_encoder
-from linnet.lab.systems.codec import Codec
+from linnet.lab.export import export_graphs
+from linnet.lab.systems import make_system
+from linnet.lab.systems.base import System
 from linnet.lab.train.checkpoint import Progress, load_checkpoint, save_checkpoint, slim
 from linnet.lab.train.loop import Data, Trainer, append_metrics
 from linnet.lab.train.recipe import Recipe, load_recipe
@@ -115,14 +115,14 @@ class _Display:
 def _pack(plan: Recipe, corpus: Path, cache: Path, jobs: int) -> tuple[Data, Packed]:
     """What to train on, and valid speech; process 0 packs first, the others find it packed."""
     system = plan.system
-    labels = PitchLabels(system.hop, system.hop - system.window // 2)
     leader = not dist.is_initialized() or dist.get_rank() == 0
     kinds = {clip.kind for clip in read_manifest(corpus) if clip.split == "train"}
 
     packing = partial(progress, label="packing")
 
     def packed(kind: str, split: str) -> Packed:
-        return pack(corpus, kind, split, cache, sample_rate=system.sample_rate, labels=labels, jobs=jobs, progress=packing)
+        rate, labels = system.sample_rate, system.labels
+        return pack(corpus, kind, split, cache, sample_rate=rate, labels=labels, jobs=jobs, progress=packing)
 
     def everything() -> tuple[Data, Packed]:
         # A corpus without noise or rooms trains as well, on clean speech.
@@ -146,17 +146,15 @@ def _log(folder: Path, writer: SummaryWriter, trainer: Trainer, metrics: dict[st
 
 def _validate(folder: Path, writer: SummaryWriter, trainer: Trainer, valid: Packed) -> None:
     """Score the averaged weights on clips of the validation split, and draw a few of them."""
-    codec = Codec(trainer.recipe.system)
+    codec = make_system(trainer.recipe.system)
     codec.load_state_dict(trainer.average)
     layers = tuple(range(1, codec.config.n_layers + 1))
     clips = choose_clips(valid, trainer.recipe.validation_clips)
     levels = itertools.cycle(trainer.recipe.validation_snr_db or (None,))
     heard = [listen(codec, valid, clip, layers, snr_db) for clip, snr_db in zip(clips, levels, strict=False)]
     scores = score(heard, codec.config.sample_rate)
-    if codec.quantizer.fitted:
-        # How many entries are in effective use: a codebook that dies is seen here first.
-        books = enumerate(codec.codebooks(), start=1)
-        scores |= {f"perplexity/layer {number}": book.perplexity() for number, book in books}
+    # How many entries are in effective use: a codebook that dies is seen here first.
+    scores |= {f"perplexity/layer {number}": book.perplexity() for number, book in enumerate(codec.codebooks(), start=1)}
     append_metrics(folder, {**dataclasses.asdict(trainer.progress), "stage": "validation", **scores})
     heard_s = int(trainer.progress.audio_seconds)
     for name, value in scores.items():
@@ -176,10 +174,10 @@ def _validate(folder: Path, writer: SummaryWriter, trainer: Trainer, valid: Pack
 def export(checkpoint: Path, out: Path, name: str | None, weights: str) -> None:
     """Make the bundle OUT, two graphs and a card, from the averaged weights of CHECKPOINT."""
     trained = load_checkpoint(checkpoint)
-    codec = Codec(trained.recipe.system)
-    codec.load_state_dict(trained.average or trained.weights)
-    encoder, decoder = (make(codec, eight_bit=weights == "int8") for make in (export_encoder, export_decoder))
-    write_bundle(out, encoder, decoder, card(codec, trained.recipe, trained.progress, name))
+    system = make_system(trained.recipe.system)
+    system.load_state_dict(trained.average or trained.weights)
+    encoder, decoder = export_graphs(system, eight_bit=weights == "int8")
+    write_bundle(out, encoder, decoder, card(system, trained.recipe, trained.progress, name))
     click.echo(
         f"{out}: {trained.progress.hours:.2f} hours of training, {trained.progress.audio_seconds / 3600:.0f} h of audio heard"
     )
@@ -194,21 +192,19 @@ def slim_checkpoint(checkpoint: Path, out: Path) -> None:
     click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB of {checkpoint.stat().st_size / 1e6:.1f}")
 
 
-def card(codec: Codec, recipe: Recipe, progress: object, name: str | None) -> dict:
+def card(system: System, recipe: Recipe, progress: object, name: str | None) -> dict:
     """The bundle's card, less the graphs' digests."""
-    config = codec.config
-    names = ["base", *(f"residual_{layer}" for layer in range(2, config.spectrum_layers + 1))]
-    names += [f"phase_{layer}" for layer in range(config.spectrum_layers + 1, config.n_layers + 1)]
+    config = system.config
     return {
         "format": 1,
         "name": name or recipe.name,
-        "system": f"source-filter codec, head {config.head!r}" + (", removes noise" if config.enhancer_blocks else ""),
+        "system": system.description,
         "sample_rate": config.sample_rate,
         "hop": config.hop,
-        "delay": codec.delay,
-        "latency_ms": 1000 * (config.hop + codec.delay) / config.sample_rate,
+        "delay": system.delay,
+        "latency_ms": 1000 * (config.hop + system.delay) / config.sample_rate,
         "columns": [
-            {"name": column, "size": codec.quantizer.index.size, "layer": layer} for layer, column in enumerate(names, start=1)
+            {"name": column, "size": size, "layer": layer} for layer, (column, size) in enumerate(system.columns(), start=1)
         ],
         "training": {
             "recipe": recipe.name,

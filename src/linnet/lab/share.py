@@ -13,26 +13,31 @@ from torch import Tensor
 class Share:
     """Rows `rank`, `rank + world`, ... of a batch of `total` clips.
 
-    Random numbers are drawn for the whole batch, from a seed that all processes have, and each takes its rows: what a clip
-    meets does not depend on the number of processes.
+    Random numbers are drawn for the whole batch, from a seed that all processes have, and each takes its rows to its device:
+    what a clip meets depends neither on the number of processes nor on what they run on.
     """
 
     generator: torch.Generator
     total: int
     rank: int = 0
     world: int = 1
+    device: torch.device | None = None
 
     def rand(self, *shape: int) -> Tensor:
         """Uniform in [0, 1): `[own clips, *shape]`."""
-        return torch.rand(self.total, *shape, generator=self.generator)[self.rank :: self.world]
+        return self._own(torch.rand(self.total, *shape, generator=self.generator))
 
     def randn(self, *shape: int) -> Tensor:
         """Standard normal: `[own clips, *shape]`."""
-        return torch.randn(self.total, *shape, generator=self.generator)[self.rank :: self.world]
+        return self._own(torch.randn(self.total, *shape, generator=self.generator))
 
     def randint(self, low: int, high: int, *shape: int) -> Tensor:
         """int64 from `low` to `high - 1`: `[own clips, *shape]`."""
-        return torch.randint(low, high, (self.total, *shape), generator=self.generator)[self.rank :: self.world]
+        return self._own(torch.randint(low, high, (self.total, *shape), generator=self.generator))
+
+    def _own(self, drawn: Tensor) -> Tensor:
+        own = drawn[self.rank :: self.world]
+        return own if self.device is None else own.to(self.device)
 
 
 def mean_over_processes(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from linnet.lab.quant.codebook import EmaCodebook
-from linnet.lab.quant.predictive import Quantized
+from linnet.lab.quant.residual import Quantized
 
 
 class PhaseQuantizer(nn.Module):

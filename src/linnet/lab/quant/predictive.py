@@ -8,37 +8,20 @@ they get, and a lost frame is a prediction. Encoding searches in closed loop: th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
 from linnet.lab.dsp.pitch import PitchScale
 from linnet.lab.quant.base_index import ONSET, UNVOICED, VOICED, BaseIndex
 from linnet.lab.quant.codebook import EmaCodebook
+from linnet.lab.quant.residual import FactorisedLayers, Quantized
 
 
-@dataclass(frozen=True)
-class Quantized:
-    """`codes` int64 `[batch, frames, layers]` and the training losses.
-
-    `error` holds mean squared errors in the latent's units: of the prediction, then after each layer, `[1 + layers]`.
-    `loss` teaches predictor and projections; `commitment`, the mean of the errors, teaches the encoder to give latents that
-    are easily predicted and quantized.
-    """
-
-    codes: Tensor
-    error: Tensor
-    loss: Tensor
-    commitment: Tensor
-
-
-class PredictiveQuantizer(nn.Module):
-    """Latents `[batch, frames, dim]` and pitch to codes and back."""
+class PredictiveQuantizer(FactorisedLayers):
+    """Latents `[batch, frames, dim]` and pitch to codes and back; the factorised layers are the second and up."""
 
     def __init__(self, dim: int, n_layers: int, pitch: PitchScale, *, size: int = 4096, code_dim: int = 16, memory: int = 128):
-        super().__init__()
+        super().__init__(dim, n_layers - 1, size=size, code_dim=code_dim)
         self.index = BaseIndex(pitch.n_steps, size=size)
         self.base = EmaCodebook(self.index.n_entries, dim)
         self.kind = nn.Embedding(3, dim)
@@ -47,9 +30,6 @@ class PredictiveQuantizer(nn.Module):
         # An untrained predictor says nothing: training starts from plain residual quantization.
         nn.init.zeros_(self.predict.weight)
         nn.init.zeros_(self.predict.bias)
-        self.inward = nn.ModuleList(nn.Linear(dim, code_dim, bias=False) for _ in range(n_layers - 1))
-        self.outward = nn.ModuleList(nn.Linear(code_dim, dim, bias=False) for _ in range(n_layers - 1))
-        self.books = nn.ModuleList(EmaCodebook(size, code_dim) for _ in range(n_layers - 1))
         tables = [torch.from_numpy(table) for table in self.index.tables()]
         for name, table in zip(("kinds", "pitches", "entries"), tables, strict=True):
             self.register_buffer(name, table, persistent=False)
@@ -114,27 +94,15 @@ class PredictiveQuantizer(nn.Module):
 
     def search_frame(
         self, latent: Tensor, wanted: Tensor, state: tuple[Tensor, Tensor], tables: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-        """The base layer of one frame: latent `[batch, dim]`, pitch wanted `[batch]` -> index, base vector, state.
-
-        The base vector `[batch, dim]` is what every receiver of the base layer has: prediction and codebook entry.
-        """
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The base layer of one frame: latent `[batch, dim]`, pitch wanted `[batch]` -> index, state."""
         hidden, previous = state
         kind, number, sent = self.code_pitch(wanted, previous - 1)
         predicted = self.predict(hidden)
         entries, offsets = tables
         entry = ((latent - predicted) @ entries.T + offsets[kind]).argmax(-1)
-        vector = entries[entry]
-        hidden = self.memory((vector + self.kind(kind)).unsqueeze(1), hidden.unsqueeze(0))[1].squeeze(0)
-        return self.base_index(kind, number, entry), predicted + vector, (hidden, sent + 1)
-
-    def search_rest(self, latent: Tensor, base: Tensor) -> Tensor:
-        """The codes of layers 2 and up: latent and base vectors `[batch, frames, dim]` -> `[batch, frames, layers - 1]`."""
-        columns, rest = [], latent - base
-        for inward, outward, book in self._residual_layers():
-            columns.append(book.nearest(inward(rest)))
-            rest = rest - outward(book(columns[-1]))
-        return torch.stack(columns, -1)
+        hidden = self.memory((entries[entry] + self.kind(kind)).unsqueeze(1), hidden.unsqueeze(0))[1].squeeze(0)
+        return self.base_index(kind, number, entry), (hidden, sent + 1)
 
     @torch.no_grad()
     def search_base(self, latent: Tensor, pitch_steps: Tensor) -> Tensor:
@@ -142,7 +110,7 @@ class PredictiveQuantizer(nn.Module):
         state, tables = self.initial_state(len(latent)), self.search_tables()
         indices = []
         for t in range(latent.shape[1]):
-            index, _, state = self.search_frame(latent[:, t], pitch_steps[:, t], state, tables)
+            index, state = self.search_frame(latent[:, t], pitch_steps[:, t], state, tables)
             indices.append(index)
         return torch.stack(indices, 1)
 
@@ -159,27 +127,16 @@ class PredictiveQuantizer(nn.Module):
         vectors, predicted, _ = self.remember(entries, self.initial_state(len(latent))[0])
         if self.training:
             self.base.accumulate((target - predicted.detach()).flatten(0, 1), entries.flatten())
-        total = predicted + vectors
-        errors = [(target - predicted).square().mean(), (target - total).square().mean()]
-        totals = [predicted, total]
-        loss = errors[0]
-        columns = [indices]
-        for inward, outward, book in self._residual_layers():
-            small = inward(target - total.detach())
-            columns.append(book.nearest(small.detach()))
-            looked_up = book(columns[-1])
-            if self.training:
-                book.accumulate(small.detach().flatten(0, 1), columns[-1].flatten())
-            # Straight through the search, so that the projection inward learns from what comes out.
-            total = total.detach() + outward(small + (looked_up - small).detach())
-            errors.append((target - total).square().mean())
-            totals.append(total)
-            loss = loss + errors[-1] + 0.25 * (small - looked_up).square().mean()
+        base = predicted + vectors
+        columns, totals, loss = self.learn(target, base)
+        totals = [predicted, base, *totals]
+        errors = [(target - total).square().mean() for total in totals]
+        loss = loss + errors[0]
         if arrived is not None:
             heard, told, _ = self.remember(torch.where(arrived, entries, -1), self.initial_state(len(latent))[0])
             loss = loss + 0.5 * (target - told - heard).square().mean()
         commitment = torch.stack([(latent - total.detach()).square().mean() for total in totals]).mean()
-        return Quantized(torch.stack(columns, -1), torch.stack(errors), loss, commitment)
+        return Quantized(torch.stack([indices, *columns], -1), torch.stack(errors), loss, commitment)
 
     def pitch_frame(self, index: Tensor, previous: Tensor) -> Tensor:
         """The receiver's side of one frame's pitch: base index `[batch]` (-1: lost) and 1 + pitch before -> 1 + pitch.
@@ -208,14 +165,9 @@ class PredictiveQuantizer(nn.Module):
         """
         entries = torch.where(codes[..., 0] >= 0, self.entries[codes[..., 0].clamp(min=0)], -1)
         vectors, predicted, hidden = self.remember(entries, hidden)
-        latent = predicted + vectors
         arrived = codes[..., 0] >= 0
-        count = arrived.long()
-        for column, (_, outward, book) in enumerate(self._residual_layers(), start=1):
-            arrived = arrived & (codes[..., column] >= 0)
-            count = count + arrived
-            latent = latent + outward(book(codes[..., column].clamp(min=0))) * arrived.unsqueeze(-1)
-        return latent, count, hidden
+        latent, count = self.add(codes[..., 1:], predicted + vectors, arrived)
+        return latent, arrived + count, hidden
 
     @torch.no_grad()
     def fit(self, latent: Tensor, pitch_steps: Tensor, generator: torch.Generator) -> None:
@@ -230,14 +182,7 @@ class PredictiveQuantizer(nn.Module):
             self.base.sums[span], self.base.usage[span] = part.sums, part.usage
         allowed = self.entry_kind == kinds.unsqueeze(1)
         entries = torch.cat([self.base.nearest(x, mask) for x, mask in zip(flat.split(4096), allowed.split(4096), strict=True)])
-        rest = flat - self.base(entries)
-        for inward, outward, book in self._residual_layers():
-            directions = torch.linalg.eigh(rest.T @ rest).eigenvectors[:, -book.dim :]
-            inward.weight.copy_(directions.T)
-            outward.weight.copy_(directions)
-            small = rest @ directions
-            book.fit(small, generator=generator)
-            rest = rest - book(torch.cat([book.nearest(x) for x in small.split(4096)])) @ directions.T
+        self.fit_layers(flat - self.base(entries), generator)
         self.fitted.fill_(True)
 
     @torch.no_grad()
@@ -250,11 +195,7 @@ class PredictiveQuantizer(nn.Module):
         for kind in range(3):
             rows = (self.entry_kind == kind).nonzero().squeeze(1)
             self.base.revive(rest[kinds == kind], generator, rows)
-        rest = rest - vectors.flatten(0, 1)
-        for inward, outward, book in self._residual_layers():
-            small = inward(rest)
-            book.revive(small, generator)
-            rest = rest - outward(book(book.nearest(small)))
+        self.revive_layers(rest - vectors.flatten(0, 1), generator)
 
     def _kinds(self, pitch_steps: Tensor) -> Tensor:
         previous = torch.full_like(pitch_steps[:, 0], -1)
@@ -264,10 +205,6 @@ class PredictiveQuantizer(nn.Module):
             columns.append(kind)
         return torch.stack(columns, 1)
 
-    def _residual_layers(self) -> list[tuple[nn.Linear, nn.Linear, EmaCodebook]]:
-        """Projection inward, projection outward and codebook of layers 2 and up."""
-        return cast(list, list(zip(self.inward, self.outward, self.books, strict=True)))
-
     def codebooks(self) -> list[EmaCodebook]:
         """All codebooks, base first."""
-        return [self.base, *(book for _, _, book in self._residual_layers())]
+        return [self.base, *(book for _, _, book in self.layers())]

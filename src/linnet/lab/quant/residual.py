@@ -1,8 +1,7 @@
 """Residual vector quantization with factorised codebooks.
 
 Each layer quantizes what the layers below left over, in a few dimensions of its own: a projection inward, a codebook, a
-projection outward (Yu et al., arXiv 2110.04627; Kumar et al., DAC, arXiv 2306.06546, section 3.2). With quantizer dropout
-(Zeghidour et al., SoundStream, arXiv 2107.03312, section III.C) one model serves every number of layers.
+projection outward (Yu et al., arXiv 2110.04627; Kumar et al., DAC, arXiv 2306.06546, section 3.2).
 """
 
 from __future__ import annotations
@@ -16,112 +15,126 @@ from torch import Tensor, nn
 from linnet.lab.quant.codebook import EmaCodebook
 
 
-class FactorisedCodebook(nn.Module):
-    """A codebook of `size` entries in `code_dim` dimensions between projections from and to `dim`."""
-
-    def __init__(self, dim: int, size: int, code_dim: int, *, metric: str = "euclidean"):
-        super().__init__()
-        self.inward = nn.Linear(dim, code_dim, bias=False)
-        self.book = EmaCodebook(size, code_dim, metric=metric)
-        self.outward = nn.Linear(code_dim, dim, bias=False)
-
-    def search(self, x: Tensor) -> Tensor:
-        """`[..., dim]` -> int64 `[...]`."""
-        return self.book.nearest(self.inward(x))
-
-    def lookup(self, indices: Tensor) -> Tensor:
-        """int64 `[...]` -> `[..., dim]`."""
-        return self.outward(self.book(indices))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`[..., dim]` -> indices, vectors `[..., dim]`, commitment loss.
-
-        Gradients pass straight through the search into both projections and x. In training mode the codebook gathers
-        statistics for its next update.
-        """
-        small = self.inward(x)
-        indices = self.book.nearest(small.detach())
-        entry = self.book(indices)
-        if self.training:
-            self.book.accumulate(small.detach().flatten(0, -2), indices.flatten())
-        return indices, self.outward(small + (entry - small).detach()), (small - entry).square().mean()
-
-    @torch.no_grad()
-    def fit(self, x: Tensor, generator: torch.Generator | None = None) -> None:
-        """Start from rows `[n, dim]`: projections on their principal directions, the codebook by k-means in these."""
-        directions = torch.linalg.eigh(x.T @ x).eigenvectors[:, -self.book.dim :]
-        self.inward.weight.copy_(directions.T)
-        self.outward.weight.copy_(directions)
-        self.book.fit(x @ directions, generator=generator)
-
-
 @dataclass(frozen=True)
-class ResidualQuantized:
-    """`codes` int64 `[batch, frames, layers]`, -1 where quantizer dropout left a layer out; `latent` `[batch, frames, dim]`
-    with gradients straight through; `error` the mean squared error after each layer `[layers]`; `commitment` a scalar.
+class Quantized:
+    """`codes` int64 `[batch, frames, layers]` and the training losses.
+
+    `error` holds mean squared errors in the latent's units: of what is known without any code, then after each layer,
+    `[1 + layers]`. `loss` teaches the quantizer; `commitment`, the mean of the errors, teaches the encoder to give latents that
+    are easily quantized.
     """
 
     codes: Tensor
-    latent: Tensor
     error: Tensor
+    loss: Tensor
     commitment: Tensor
 
 
-class ResidualQuantizer(nn.Module):
-    """Latents `[batch, frames, dim]` to codes and back; memoryless, every frame for itself.
+class FactorisedLayers(nn.Module):
+    """`n_layers` of `size` entries in `code_dim` dimensions, for latents of `dim`: what residual quantizers share."""
 
-    In training, `dropout` of the clips get a random number of layers, as SoundStream and DAC do.
-    """
-
-    def __init__(
-        self, dim: int, n_layers: int, *, size: int = 1024, code_dim: int = 8, metric: str = "cosine", dropout: float = 0.5
-    ):
+    def __init__(self, dim: int, n_layers: int, *, size: int, code_dim: int, metric: str = "euclidean"):
         super().__init__()
-        self.dropout = dropout
-        self.layers = nn.ModuleList(FactorisedCodebook(dim, size, code_dim, metric=metric) for _ in range(n_layers))
+        self.dim = dim
+        self.inward = nn.ModuleList(nn.Linear(dim, code_dim, bias=False) for _ in range(n_layers))
+        self.outward = nn.ModuleList(nn.Linear(code_dim, dim, bias=False) for _ in range(n_layers))
+        self.books = nn.ModuleList(EmaCodebook(size, code_dim, metric=metric) for _ in range(n_layers))
 
-    def books(self) -> list[FactorisedCodebook]:
-        """The layers, base first."""
-        return cast(list, list(self.layers))
+    def layers(self) -> list[tuple[nn.Linear, nn.Linear, EmaCodebook]]:
+        """Projection inward, projection outward and codebook of every layer."""
+        return cast(list, list(zip(self.inward, self.outward, self.books, strict=True)))
 
-    def forward(self, latent: Tensor, generator: torch.Generator | None = None) -> ResidualQuantized:
-        """Quantize, in training mode with dropout and statistics; `generator` draws the dropout."""
-        n_layers = len(self.layers)
-        kept = torch.full((len(latent), 1), n_layers)
-        if self.training:
-            dropped = torch.rand(len(latent), 1, generator=generator) < self.dropout
-            kept = torch.where(dropped, torch.randint(1, n_layers + 1, kept.shape, generator=generator), kept)
-        total = torch.zeros_like(latent)
-        columns, errors, commitments = [], [], []
-        for number, layer in enumerate(self.books()):
-            indices, vectors, commitment = layer(latent - total)
-            heard = (number < kept).unsqueeze(-1)
-            total = total + vectors * heard
-            columns.append(torch.where(heard.squeeze(-1), indices, -1))
-            errors.append((latent - total).square().mean().detach())
-            commitments.append(commitment)
-        return ResidualQuantized(torch.stack(columns, -1), total, torch.stack(errors), torch.stack(commitments).mean())
+    def learn(self, target: Tensor, total: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Quantize with all layers what `total` lacks of `target`, both `[batch, frames, dim]` -> the codes of each layer, the
+        total after each, with gradients for this layer's projections alone, and what they learn from.
+
+        In training mode the codebooks gather statistics for their next update.
+        """
+        columns, totals, loss = [], [], target.new_zeros(())
+        for inward, outward, book in self.layers():
+            small = inward(target - total.detach())
+            columns.append(book.nearest(small.detach()))
+            looked_up = book(columns[-1])
+            if self.training:
+                book.accumulate(small.detach().flatten(0, 1), columns[-1].flatten())
+            # Straight through the search, so that the projection inward learns from what comes out.
+            total = total.detach() + outward(small + (looked_up - small).detach())
+            totals.append(total)
+            loss = loss + (target - total).square().mean() + 0.25 * (small - looked_up).square().mean()
+        return columns, totals, loss
+
+    def add(self, codes: Tensor, latent: Tensor, arrived: Tensor) -> tuple[Tensor, Tensor]:
+        """Add to a latent `[batch, frames, dim]` what codes `[batch, frames, layers]` say -> latent, how many layers did.
+
+        A layer counts only if all below it arrived, of which `arrived` bool `[batch, frames]` tells.
+        """
+        count = torch.zeros_like(codes[..., 0])
+        for column, (_, outward, book) in enumerate(self.layers()):
+            arrived = arrived & (codes[..., column] >= 0)
+            count = count + arrived
+            latent = latent + outward(book(codes[..., column].clamp(min=0))) * arrived.unsqueeze(-1)
+        return latent, count
+
+    @torch.no_grad()
+    def fit_layers(self, rest: Tensor, generator: torch.Generator) -> None:
+        """Start from rows `[n, dim]`, layer by layer: projections on their principal directions, codebooks by k-means."""
+        for inward, outward, book in self.layers():
+            directions = torch.linalg.eigh(rest.T @ rest).eigenvectors[:, -book.dim :]
+            inward.weight.copy_(directions.T)
+            outward.weight.copy_(directions)
+            small = rest @ directions
+            book.fit(small, generator=generator)
+            rest = rest - book(torch.cat([book.nearest(x) for x in small.split(4096)])) @ directions.T
+
+    @torch.no_grad()
+    def revive_layers(self, rest: Tensor, generator: torch.Generator) -> None:
+        """Replace hardly used entries by residuals of rows `[n, dim]`."""
+        for inward, outward, book in self.layers():
+            small = inward(rest)
+            book.revive(small, generator)
+            rest = rest - outward(book(book.nearest(small)))
+
+
+class ResidualQuantizer(FactorisedLayers):
+    """Latents `[batch, frames, dim]` to codes and back; memoryless, every frame for itself."""
+
+    def __init__(self, dim: int, n_layers: int, *, size: int = 1024, code_dim: int = 8, metric: str = "cosine"):
+        super().__init__(dim, n_layers, size=size, code_dim=code_dim, metric=metric)
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+        self.fitted: Tensor
+
+    def forward(self, latent: Tensor) -> Quantized:
+        """Quantize with all layers, for training."""
+        target = latent.detach()
+        columns, totals, loss = self.learn(target, torch.zeros_like(target))
+        errors = [target.square().mean(), *((target - total).square().mean() for total in totals)]
+        commitment = torch.stack([(latent - total.detach()).square().mean() for total in totals]).mean()
+        return Quantized(torch.stack(columns, -1), torch.stack(errors), loss, commitment)
+
+    def search(self, latent: Tensor) -> Tensor:
+        """Codes of all layers, int64 `[batch, frames, layers]`."""
+        columns, rest = [], latent
+        for inward, outward, book in self.layers():
+            columns.append(book.nearest(inward(rest)))
+            rest = rest - outward(book(columns[-1]))
+        return torch.stack(columns, -1)
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """Codes `[batch, frames, layers]` (-1: did not arrive, and what lies above counts no more) -> latent."""
-        arrived = (codes >= 0).cumprod(-1).unsqueeze(-1)
-        parts = [
-            layer.lookup(codes[..., number].clamp(min=0)) * arrived[..., number, :] for number, layer in enumerate(self.books())
-        ]
-        return torch.stack(parts).sum(0)
+        nothing = self.codebooks()[0].sums.new_zeros(*codes.shape[:2], self.dim)
+        return self.add(codes, nothing, codes[..., 0] >= 0)[0]
 
     @torch.no_grad()
-    def fit(self, latent: Tensor, generator: torch.Generator | None = None) -> None:
+    def fit(self, latent: Tensor, generator: torch.Generator) -> None:
         """Start every layer from latents `[batch, frames, dim]`, each on what those below left."""
-        rest = latent.flatten(0, -2)
-        for layer in self.books():
-            layer.fit(rest, generator)
-            rest = rest - layer.lookup(layer.search(rest))
+        self.fit_layers(latent.flatten(0, 1), generator)
+        self.fitted.fill_(True)
 
     @torch.no_grad()
-    def revive(self, latent: Tensor, generator: torch.Generator | None = None) -> None:
+    def revive(self, latent: Tensor, generator: torch.Generator) -> None:
         """Replace hardly used entries by residuals of this batch."""
-        rest = latent.flatten(0, -2)
-        for layer in self.books():
-            layer.book.revive(layer.inward(rest), generator)
-            rest = rest - layer.lookup(layer.search(rest))
+        self.revive_layers(latent.flatten(0, 1), generator)
+
+    def codebooks(self) -> list[EmaCodebook]:
+        """All codebooks, base first."""
+        return cast(list, list(self.books))

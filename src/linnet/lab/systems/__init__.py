@@ -1,0 +1,15 @@
+"""The codecs that can be trained here, by the name that a recipe's `system.kind` has."""
+
+from __future__ import annotations
+
+from linnet.lab.systems.base import System, SystemConfig
+from linnet.lab.systems.codec import Codec
+from linnet.lab.systems.source_filter import SourceFilterConfig
+
+SYSTEMS: dict[str, tuple[type, type[System]]] = {"source-filter": (SourceFilterConfig, Codec)}
+"""Configuration and system of every kind."""
+
+
+def make_system(config: SystemConfig) -> System:
+    """An untrained system."""
+    return SYSTEMS[config.kind][1](config)

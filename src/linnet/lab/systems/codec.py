@@ -1,8 +1,10 @@
-"""The trainable codec: encoder, bottleneck, decoder and pitch tracker, and the ways in which training passes through them."""
+"""The trainable source-filter codec: encoder, bottleneck, decoder and pitch tracker, and how training passes through them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +12,16 @@ from torch import Tensor, nn
 from linnet.lab.dsp.stft import Stft
 from linnet.lab.quant.codebook import EmaCodebook
 from linnet.lab.quant.phase import PhaseQuantizer
-from linnet.lab.quant.predictive import PredictiveQuantizer, Quantized
+from linnet.lab.quant.predictive import PredictiveQuantizer
+from linnet.lab.quant.residual import Quantized
 from linnet.lab.share import Share
+from linnet.lab.systems.base import Example, Heard, Passed, Quantizer, System, draw_layers, draw_losses, quantizer_losses
 from linnet.lab.systems.enhancer import Enhancer
 from linnet.lab.systems.source_filter import Analysis, Decoder, Encoder, PhaseEncoder, SourceFilterConfig, backbone
 from linnet.lab.systems.tracker import PitchTracker
+
+if TYPE_CHECKING:
+    from linnet.lab.train.recipe import Stage
 
 # What residual codebooks leave of a latent's power, layer by layer: the noise that the autoencoder learns to bear.
 _NOISE_POWER = (0.22, 0.12, 0.08, 0.055, 0.04, 0.03)
@@ -56,8 +63,16 @@ class Phase(nn.Module):
         self.quantizer = PhaseQuantizer(config.phase_dim, config.phase_layers, size=1 << config.bits)
 
 
-class Codec(nn.Module):
-    """All parts of a source-filter codec."""
+class Codec(System):
+    """All parts of a source-filter codec.
+
+    Its bottlenecks: "noise", Gaussian at a random level; "quantized", a random number of layers, with bursts of lost frames at
+    the stage's `frame_loss` in a third of the clips; "enhanced", nothing is coded, what the enhancer lets pass is heard as it
+    is; and "none", nothing is heard.
+    """
+
+    parts = ("enhancer", "encoder", "quantizer", "phase", "decoder", "tracker")
+    bottlenecks = ("noise", "quantized", "enhanced", "none")
 
     def __init__(self, config: SourceFilterConfig):
         super().__init__()
@@ -76,6 +91,8 @@ class Codec(nn.Module):
         self.phase = Phase(config) if config.phase_layers else None
         self.decoder = Decoder(config)
         self.tracker = PitchTracker(config.sample_rate, config.hop, config.pitch)
+        self.description = f"source-filter codec, head {config.head!r}" + (", removes noise" if config.enhancer_blocks else "")
+        self.lookahead = config.lookahead
         self.delay = config.window - config.hop + config.lookahead * config.hop
 
     def spectrum(self, samples: Tensor) -> Tensor:
@@ -100,7 +117,7 @@ class Codec(nn.Module):
         encoder = self.phase.encoder
         return encoder(analysis, pitch_sent, encoder.initial_state(len(pitch_sent)))[0]
 
-    def decode(self, received: Received) -> Tensor:
+    def synthesise(self, received: Received) -> Tensor:
         """Samples `[batch, frames * hop]`, from silence."""
         latent, state = received.latent, self.decoder.initial_state(len(received.latent))
         return self.decoder(latent, received.pitch_steps, received.quality, received.phase, state)[0]
@@ -108,12 +125,17 @@ class Codec(nn.Module):
     @torch.no_grad()
     def track(self, samples: Tensor) -> Tensor:
         """The tracker's pitch steps of `[batch, frames * hop]` from silence: int64 `[batch, frames]`, -1 unvoiced."""
-        return self.tracker.steps(self.tracker(samples, self.tracker.initial_state(len(samples)))[0])
+        with torch.autocast(samples.device.type, enabled=False):  # as in use
+            return self.tracker.steps(self.tracker(samples, self.tracker.initial_state(len(samples)))[0])
+
+    def _labelled(self, example: Example) -> Tensor:
+        steps = self.config.pitch.quantize(example.pitch_hz.cpu().numpy())
+        return torch.from_numpy(steps).to(example.samples.device)
 
     def quantize(self, samples: Tensor, pitch_steps: Tensor, arrived: Tensor | None = None) -> Coded:
         """Encode with all layers; `arrived` as `PredictiveQuantizer.forward` takes it."""
         analysis = self.analyse(self.spectrum(samples), pitch_steps)
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(samples.device.type, enabled=False):
             spectrum = self.quantizer(analysis.latent, pitch_steps, arrived)
         sent, _ = self.quantizer.decode_pitch(spectrum.codes[..., 0], self.quantizer.initial_state(len(samples))[1])
         codes, fine, phase = spectrum.codes, None, None
@@ -121,12 +143,12 @@ class Codec(nn.Module):
             phase = self.analyse_phase(analysis, sent)
             shape = (*codes.shape[:2], self.config.phase_layers)
             if self.phase.quantizer.fitted:
-                with torch.autocast("cpu", enabled=False):
+                with torch.autocast(samples.device.type, enabled=False):
                     fine = self.phase.quantizer(phase, steady(sent), arrived)
             codes = torch.cat([codes, codes.new_zeros(shape) if fine is None else fine.codes], -1)
         return Coded(analysis.latent, pitch_steps, sent, phase, codes, spectrum, fine)
 
-    def unquantized(self, samples: Tensor, pitch_steps: Tensor) -> Received:
+    def without_quantizer(self, samples: Tensor, pitch_steps: Tensor) -> Received:
         """What the decoder would get if nothing were quantized."""
         analysis = self.analyse(self.spectrum(samples), pitch_steps)
         quality = torch.full_like(pitch_steps, self.config.n_layers + 1)
@@ -134,11 +156,11 @@ class Codec(nn.Module):
 
     def with_noise(self, samples: Tensor, pitch_steps: Tensor, share: Share) -> Received:
         """The latent with Gaussian noise, at the level of 1 to all layers, or none, clip by clip."""
-        clean = self.unquantized(samples, pitch_steps)
+        clean = self.without_quantizer(samples, pitch_steps)
         config = self.config
         quality = share.randint(1, config.n_layers + 2, 1)
         powers = [_NOISE_POWER[min(layer, config.spectrum_layers) - 1] for layer in range(1, config.n_layers + 1)]
-        power = torch.tensor([0.0, *powers, 0.0])[quality].unsqueeze(-1)
+        power = clean.latent.new_tensor([0.0, *powers, 0.0])[quality].unsqueeze(-1)
         latent = clean.latent + power.sqrt() * share.randn(*clean.latent.shape[1:])
         phase = clean.phase
         if phase is not None:
@@ -146,24 +168,6 @@ class Codec(nn.Module):
             noise = _PHASE_NOISE_POWER**0.5 * share.randn(*phase.shape[1:])
             phase = (phase + noise * coded.unsqueeze(-1)) * arrived.unsqueeze(-1)
         return Received(latent, pitch_steps, quality.expand_as(pitch_steps), phase)
-
-    def draw_losses(self, frames: int, loss_probability: float, share: Share) -> Tensor:
-        """Which frames a network might lose: bursts in one clip of three (Gilbert's two states, three frames long on average),
-        bool `[batch, frames]`."""
-        lossy = share.rand() < 1 / 3
-        lost = torch.zeros_like(lossy)
-        rows = []
-        for draw in share.rand(frames).unbind(1):
-            lost = torch.where(lost, draw > 1 / 3, draw < loss_probability / 3) & lossy
-            rows.append(lost)
-        return torch.stack(rows, 1)
-
-    def draw_layers(self, codes: Tensor, share: Share) -> Tensor:
-        """Codes with a random number of layers for every clip, the lowest and the highest more often; the others are -1."""
-        n_layers = codes.shape[-1]
-        choices = torch.tensor([1, *range(1, n_layers + 1), n_layers - 1, n_layers, n_layers])
-        layers = choices[share.randint(0, len(choices), 1, 1)]
-        return torch.where(torch.arange(n_layers) < layers, codes, -1)
 
     def receive(self, codes: Tensor) -> Received:
         """Codes with -1 where nothing arrived, as the decoder takes them."""
@@ -191,9 +195,109 @@ class Codec(nn.Module):
             phase = straight * arrived
         return Received(latent, received.pitch_steps, received.quality, phase)
 
+    def forward(self, stage: Stage, example: Example, share: Share) -> Passed:
+        """One pass in training; `System.forward`."""
+        samples, losses = example.samples, {}
+        pitch_steps = self._labelled(example) if stage.pitch == "labelled" else self.track(samples)
+        if "pitch" in stage.losses:
+            logits, _ = self.tracker(samples, self.tracker.initial_state(len(samples)))
+            losses["pitch"] = torch.nn.functional.cross_entropy(logits.flatten(0, 1), pitch_steps.flatten() + 1)
+        if stage.bottleneck == "quantized":
+            return self._quantized_pass(stage, example, pitch_steps, share, losses)
+        if stage.bottleneck == "noise":
+            received = self.with_noise(samples, pitch_steps, share)
+            return Passed(losses, self._heard(self.synthesise(received), example, received.quality))
+        latent, heard = None, None
+        if "alignment" in stage.losses or stage.bottleneck == "enhanced":
+            spectrum = self.spectrum(samples)
+            latent = self.analyse(spectrum, pitch_steps).latent
+            if stage.bottleneck == "enhanced":
+                heard = self._heard(self.resynthesised(spectrum), example)
+        return Passed(losses, heard, latent)
+
+    def _quantized_pass(
+        self, stage: Stage, example: Example, pitch_steps: Tensor, share: Share, losses: dict[str, Tensor]
+    ) -> Passed:
+        arrived = ~draw_losses(pitch_steps.shape[1], stage.frame_loss, share)
+        coded = self.quantize(example.samples, pitch_steps, arrived)
+        heard = None
+        if stage.decodes:
+            codes = torch.where(arrived.unsqueeze(-1), draw_layers(coded.codes, share), -1)
+            received = self.pass_straight(coded, self.receive(codes))
+            heard = self._heard(self.synthesise(received), example, received.quality)
+        learning: list[tuple[Quantizer, tuple[Tensor, ...]]] = []
+        if "quantizer" in stage.trains:
+            learning.append((self.quantizer, (coded.latent, coded.pitch_steps)))
+        if "phase" in stage.trains and self.phase is not None and coded.phase is not None and coded.fine is not None:
+            learning.append((self.phase.quantizer, (coded.phase, steady(coded.pitch_sent))))
+        return Passed(losses | _quantizer_losses(coded), heard, coded.latent, learning)
+
+    def _heard(self, output: Tensor, example: Example, quality: Tensor | None = None) -> Heard:
+        output = output.float()[:, self.delay :]
+        phase = None
+        if quality is not None and self.phase is not None:
+            # What only some of the phase's layers say is too vague to be insisted on.
+            arrived = (quality - self.config.spectrum_layers).clamp(0, self.config.phase_layers) / self.config.phase_layers
+            phase = arrived.square().mean(1)
+        return Heard(output, example.wanted[:, : output.shape[1]], phase)
+
+    def unfitted(self, stage: Stage) -> bool:
+        """`System.unfitted`: until a stage minimises `latent`, the phase passes unquantized."""
+        phase = self.phase is not None and "phase" in stage.trains and not self.phase.quantizer.fitted
+        return "latent" in stage.losses and (phase or not self.quantizer.fitted)
+
+    @torch.no_grad()
+    def fit(self, stage: Stage, examples: Sequence[Example], generator: torch.Generator) -> None:
+        """`System.fit`."""
+        drawn = [(example.samples, self.track(example.samples)) for example in examples]
+        if not self.quantizer.fitted:
+            latent = torch.cat([self.analyse(self.spectrum(samples), pitch).latent for samples, pitch in drawn])
+            self.quantizer.fit(latent, torch.cat([pitch for _, pitch in drawn]), generator)
+        if self.phase is not None and "phase" in stage.trains and not self.phase.quantizer.fitted:
+            latents = [self.quantize(samples, pitch).phase for samples, pitch in drawn]
+            self.phase.quantizer.fit(torch.cat([latent for latent in latents if latent is not None]), generator)
+
+    def latent(self, samples: Tensor) -> Tensor:
+        """`System.latent`."""
+        return self.analyse(self.spectrum(samples), self.track(samples)).latent
+
+    def encode(self, samples: Tensor) -> Tensor:
+        """`System.encode`."""
+        return self.quantize(samples, self.track(samples)).codes
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """`System.decode`."""
+        return self.synthesise(self.receive(codes))
+
+    def unquantized(self, example: Example) -> dict[str, Tensor]:
+        """`System.unquantized`: with the labelled pitch, as training the tracker has it, and as tracked."""
+        pitches = {
+            "unquantized, labelled pitch": self._labelled(example),
+            "unquantized": self.track(example.samples),
+        }
+        return {name: self.synthesise(self.without_quantizer(example.samples, pitch)) for name, pitch in pitches.items()}
+
+    def columns(self) -> list[tuple[str, int]]:
+        """`System.columns`."""
+        spectrum, size = self.config.spectrum_layers, self.quantizer.index.size
+        residual = [f"residual_{layer}" for layer in range(2, spectrum + 1)]
+        phase = [f"phase_{layer}" for layer in range(spectrum + 1, self.config.n_layers + 1)]
+        return [(name, size) for name in ["base", *residual, *phase]]
+
     def codebooks(self) -> list[EmaCodebook]:
-        """All codebooks, first layer first."""
-        return self.quantizer.codebooks() + (self.phase.quantizer.codebooks() if self.phase is not None else [])
+        """`System.codebooks`."""
+        books = self.quantizer.codebooks() if self.quantizer.fitted else []
+        if self.phase is not None and self.phase.quantizer.fitted:
+            books = books + self.phase.quantizer.codebooks()
+        return books
+
+
+def _quantizer_losses(coded: Coded) -> dict[str, Tensor]:
+    losses = quantizer_losses(coded.spectrum)
+    if coded.fine is None:
+        return losses
+    fine = quantizer_losses(coded.fine, "phase_error")
+    return losses | fine | {name: losses[name] + fine[name] for name in ("latent", "commitment")}
 
 
 def steady(pitch_steps: Tensor) -> Tensor:

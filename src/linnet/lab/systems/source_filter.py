@@ -22,10 +22,10 @@ from linnet.lab.dsp.excitation import (
     phase_increments,
     reference_rotation,
 )
-from linnet.lab.dsp.pitch import PitchScale
+from linnet.lab.dsp.pitch import PitchLabels, PitchScale
 from linnet.lab.dsp.stft import Stft
 from linnet.lab.nn.blocks import Chain, ConvNeXt, ResidualGru, State
-from linnet.lab.share import mean_over_processes
+from linnet.lab.systems.base import unit_power
 from linnet.lab.systems.enhancer import log_energy
 
 
@@ -37,6 +37,7 @@ class SourceFilterConfig:
     `enhancer_blocks` an enhancer of these sizes stands before the encoder; it answers for a frame `lookahead` frames later.
     """
 
+    kind: str = "source-filter"
     sample_rate: int = 16000
     hop: int = 192
     window: int = 480
@@ -75,6 +76,11 @@ class SourceFilterConfig:
     def phase_hz(self) -> float:
         """Where the band ends whose phase is coded."""
         return self.phase_bins * self.sample_rate / Stft(self.window, self.hop).n_fft
+
+    @property
+    def labels(self) -> PitchLabels:
+        """Pitch is labelled in the middle of every window."""
+        return PitchLabels(self.hop, self.hop - self.window // 2)
 
     @property
     def spectrum_layers(self) -> int:
@@ -122,15 +128,6 @@ def backbone(channels: int, hidden: int, count: int, *, recurrent: bool) -> Chai
     if recurrent:
         blocks.insert(count - 1, ResidualGru(channels))
     return Chain(*blocks)
-
-
-def unit_power(latent: Tensor, power: Tensor, *, training: bool) -> Tensor:
-    """Divide by the root of the mean power: the batch's in training, which `power` averages, and that average otherwise."""
-    if not training:
-        return latent / power.sqrt()
-    present = mean_over_processes(latent.pow(2))
-    power.lerp_(present.detach(), 0.01)
-    return latent / present.sqrt()
 
 
 class PhaseEncoder(nn.Module):

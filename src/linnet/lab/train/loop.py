@@ -25,10 +25,9 @@ from linnet.lab.losses.adversarial import Discriminators
 from linnet.lab.losses.intelligibility import IntelligibilityLoss
 from linnet.lab.losses.loudness import LoudnessLoss
 from linnet.lab.losses.reconstruction import BalanceLoss, MultiScaleMelLoss, WaveformDistance
-from linnet.lab.quant.phase import PhaseQuantizer
-from linnet.lab.quant.predictive import PredictiveQuantizer
 from linnet.lab.share import Share, gather_batch
-from linnet.lab.systems.codec import Codec, Coded, steady
+from linnet.lab.systems import make_system
+from linnet.lab.systems.base import Example, Heard, Passed, System
 from linnet.lab.train.checkpoint import (
     Checkpoint,
     Progress,
@@ -37,7 +36,7 @@ from linnet.lab.train.checkpoint import (
     restore_optimiser,
     save_checkpoint,
 )
-from linnet.lab.train.recipe import RECONSTRUCTION, Recipe, Stage
+from linnet.lab.train.recipe import Recipe, Stage
 
 _REVIVE_EVERY = 50
 _FIT_FRAMES, _FIT_BATCHES = 40_000, 24
@@ -55,26 +54,29 @@ class Data:
 class Trainer:
     """One run of a recipe in a folder; every process of a torchrun makes one."""
 
-    def __init__(self, recipe: Recipe, data: Data, folder: Path, *, resume: Path | None = None):
+    def __init__(
+        self, recipe: Recipe, data: Data, folder: Path, *, resume: Path | None = None, device: torch.device | None = None
+    ):
         self.recipe, self.data, self.folder = recipe, data, folder
+        self.device = device or torch.device("cpu")
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         torch.manual_seed(recipe.seed)
-        self.codec = Codec(recipe.system)
+        self.codec = make_system(recipe.system).to(self.device)
         rate = recipe.system.sample_rate
         self.reconstruction = {
-            "mel": MultiScaleMelLoss(rate),
-            "loudness": LoudnessLoss(rate),
-            "intelligibility": IntelligibilityLoss(rate),
-            "balance": BalanceLoss(rate),
+            "mel": MultiScaleMelLoss(rate).to(self.device),
+            "loudness": LoudnessLoss(rate).to(self.device),
+            "intelligibility": IntelligibilityLoss(rate).to(self.device),
+            "balance": BalanceLoss(rate).to(self.device),
         }
-        self.waveform = WaveformDistance(rate, recipe.system.phase_hz)
+        self.waveform = WaveformDistance(rate, recipe.system.phase_hz).to(self.device)
         self.progress = Progress()
         self.average = {name: tensor.detach().clone() for name, tensor in self.codec.state_dict().items()}
-        self.discriminators = Discriminators(recipe.discriminators, rate)
+        self.discriminators = Discriminators(recipe.discriminators, rate).to(self.device)
         self._optimiser_tensors: dict[str, Tensor] = {}
         self._rival_tensors: dict[str, Tensor] = {}
-        self.teacher = _load_teacher(Path(recipe.teacher)) if recipe.teacher else None
+        self.teacher = load_system(Path(recipe.teacher)).to(self.device) if recipe.teacher else None
         if resume is not None:
             self._restore(load_checkpoint(resume))
         elif self.teacher is not None:
@@ -87,7 +89,8 @@ class Trainer:
         if checkpoint.recipe.system != self.recipe.system:
             raise ValueError("the checkpoint's system differs from the recipe's; start a new run")
         self.codec.load_state_dict(checkpoint.weights)
-        self.average = checkpoint.average or checkpoint.weights
+        average = checkpoint.average or checkpoint.weights
+        self.average = {name: tensor.to(self.device) for name, tensor in average.items()}
         self.progress = checkpoint.progress
         self._optimiser_tensors = checkpoint.optimiser
         if checkpoint.discriminators and checkpoint.recipe.discriminators == self.recipe.discriminators:
@@ -142,8 +145,8 @@ class Trainer:
     def _stage(self, stage: Stage) -> Iterator[dict[str, float]]:
         recipe, system = self.recipe, self.recipe.system
         sampler = CropSampler(
-            self.data.speech, self.data.noise, stage.crops, system.hop, system.hop - system.window // 2,
-            recipe.seed * 1000 + self.progress.stage, self.data.rooms, system.lookahead,
+            self.data.speech, self.data.noise, stage.crops, system.hop, system.labels.offset,
+            recipe.seed * 1000 + self.progress.stage, self.data.rooms, self.codec.lookahead,
         )  # fmt: skip
         parameters = self._learning(stage)
         self.names = list(parameters)
@@ -156,8 +159,7 @@ class Trainer:
             self.rival_names = list(rivals)
             self.rival_optimiser = torch.optim.AdamW(rivals.values(), stage.discriminator_learning_rate, (0.5, 0.9))
             restore_optimiser(self.rival_optimiser, self.rival_names, self._rival_tensors)
-        if "latent" in stage.losses:
-            self._fit_codebooks(sampler, stage)
+        self._fit_codebooks(sampler, stage)
         while self.progress.step < stage.steps:
             began = time.monotonic()
             for group in self.optimiser.param_groups:
@@ -177,42 +179,37 @@ class Trainer:
             chosen.update({f"{part}.{name}": value for name, value in getattr(self.codec, part).named_parameters()})
         return chosen
 
-    def _draw(
-        self, sampler: CropSampler, stage: Stage, step: int, rank: int = 0, world: int = 1
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What is heard, what is wanted, and the pitch."""
+    def _draw(self, sampler: CropSampler, stage: Stage, step: int, rank: int = 0, world: int = 1) -> Example:
         batch = sampler.batch(stage.batch, step, rank, world)
-        samples, wanted = torch.from_numpy(batch.samples), torch.from_numpy(batch.target)
-        if stage.pitch == "labelled":
-            return samples, wanted, torch.from_numpy(self.recipe.system.pitch.quantize(batch.pitch_hz))
-        return samples, wanted, self.codec.track(samples)
+        arrays = (batch.samples, batch.target, batch.pitch_hz)
+        return Example(*(torch.from_numpy(array).to(self.device) for array in arrays))
 
     def _step(self, stage: Stage, sampler: CropSampler, parameters: list[torch.nn.Parameter]) -> dict[str, float]:
         assert self.optimiser is not None
-        samples, wanted, pitch_steps = self._draw(sampler, stage, self.progress.step, self.rank, self.world)
+        example = self._draw(sampler, stage, self.progress.step, self.rank, self.world)
         generator = torch.Generator().manual_seed(hash((sampler.seed, self.progress.step)) % (1 << 62))
-        share = Share(generator, stage.batch, self.rank, self.world)
+        share = Share(generator, stage.batch, self.rank, self.world, self.device)
         alone = stage.adversarial and self.progress.step < stage.discriminator_warmup_steps
-        with torch.set_grad_enabled(not alone):
-            losses, coded, output, quality = self._losses(stage, samples, wanted, pitch_steps, share)
-        rival_metrics: dict[str, float] = {}
-        if output is not None:
-            target = wanted[:, : output.shape[1]]
+        with torch.set_grad_enabled(not alone), self._autocast():
+            passed = self.codec(stage, example, share)
+        losses, rival_metrics = dict(passed.losses), {}
+        if "alignment" in stage.losses and passed.latent is not None:
+            losses["alignment"] = self._misalignment(passed.latent, example.wanted)
+        if passed.heard is not None:
             if stage.adversarial:
-                rival_metrics = self._train_discriminators(stage, output, target)
+                rival_metrics = self._train_discriminators(stage, passed.heard)
                 if alone:
                     return rival_metrics
-            losses |= self._reconstruction_losses(stage, output, target, quality)
+            losses |= self._reconstruction_losses(stage, passed.heard)
         total = torch.stack([stage.losses[name] * value for name, value in losses.items() if name in stage.losses]).sum()
         # Shares may differ by a clip; every clip counts alike.
-        total = total * (len(samples) * self.world / stage.batch)
+        total = total * (len(example.samples) * self.world / stage.batch)
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         self._sum_over_processes([p.grad for p in parameters if p.grad is not None], mean=True)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.gradient_clip)
         self.optimiser.step()
-        if coded is not None:
-            self._update_codebooks(stage, coded, share)
+        self._update_codebooks(passed, share)
         with torch.no_grad():
             for name, tensor in self.codec.state_dict().items():
                 if tensor.is_floating_point() and name.split(".")[0] in stage.trains:
@@ -221,115 +218,61 @@ class Trainer:
                     self.average[name].copy_(tensor)
         return {**{name: value.item() for name, value in losses.items()}, **rival_metrics, "gradient": norm.item()}
 
-    def _train_discriminators(self, stage: Stage, output: Tensor, target: Tensor) -> dict[str, float]:
+    def _train_discriminators(self, stage: Stage, heard: Heard) -> dict[str, float]:
         """One step of the discriminators on what the codec just made."""
         assert self.rival_optimiser is not None
         self.discriminators.requires_grad_(True)
         with self._autocast():
-            loss, metrics = self.discriminators.discriminate(output, target)
+            loss, metrics = self.discriminators.discriminate(heard.output, heard.wanted)
         for group in self.rival_optimiser.param_groups:
             group["lr"] = stage.discriminator_learning_rate
         self.rival_optimiser.zero_grad(set_to_none=True)
-        (loss * (len(target) * self.world / stage.batch)).backward()
+        (loss * (len(heard.wanted) * self.world / stage.batch)).backward()
         self._sum_over_processes([p.grad for p in self.discriminators.parameters() if p.grad is not None], mean=True)
         self.rival_optimiser.step()
         self.discriminators.requires_grad_(False)
         return {"discriminator": loss.item(), **metrics}
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16)
-
-    def _losses(
-        self, stage: Stage, samples: Tensor, wanted: Tensor, pitch_steps: Tensor, share: Share
-    ) -> tuple[dict[str, Tensor], Coded | None, Tensor | None, Tensor | None]:
-        """The stage's losses on codes and pitch by name, what was quantized, the samples that are heard, without the delay, and
-        from how many layers each of their frames is."""
-        codec, losses, coded, received, output = self.codec, {}, None, None, None
-        decodes = stage.adversarial or any(name in stage.losses for name in RECONSTRUCTION)
-        with self._autocast():
-            if "pitch" in stage.losses:
-                logits, _ = codec.tracker(samples, codec.tracker.initial_state(len(samples)))
-                losses["pitch"] = torch.nn.functional.cross_entropy(logits.flatten(0, 1), pitch_steps.flatten() + 1)
-            if stage.bottleneck == "noise":
-                received = codec.with_noise(samples, pitch_steps, share)
-            elif stage.bottleneck == "quantized":
-                arrived = ~codec.draw_losses(pitch_steps.shape[1], stage.frame_loss, share)
-                coded = codec.quantize(samples, pitch_steps, arrived)
-                losses |= _quantizer_losses(coded)
-                if decodes:
-                    codes = torch.where(arrived.unsqueeze(-1), codec.draw_layers(coded.codes, share), -1)
-                    received = codec.pass_straight(coded, codec.receive(codes))
-            if received is not None:
-                output = codec.decode(received)
-            if coded is not None:
-                latent = coded.latent
-            elif "alignment" in stage.losses or stage.bottleneck == "enhanced":
-                spectrum = codec.spectrum(samples)
-                latent = codec.analyse(spectrum, pitch_steps).latent
-                if stage.bottleneck == "enhanced":
-                    output = codec.resynthesised(spectrum)
-            if "alignment" in stage.losses:
-                losses["alignment"] = self._misalignment(latent, wanted)
-        if output is not None:
-            output = output.float()[:, codec.delay :]
-        return losses, coded, output, None if received is None else received.quality
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bfloat16)
 
     def _misalignment(self, latent: Tensor, wanted: Tensor) -> Tensor:
         """Squared error and one less the cosine to the teacher's latent of the target (progressive refinement, section 2.2)."""
         assert self.teacher is not None
         with torch.no_grad():
-            target = self.teacher.analyse(self.teacher.spectrum(wanted), self.teacher.track(wanted)).latent
-        behind = self.codec.config.lookahead - self.teacher.config.lookahead
+            target = self.teacher.latent(wanted)
+        behind = self.codec.lookahead - self.teacher.lookahead
         latent, target = latent[:, behind:], target[:, : target.shape[1] - behind]
         cosine = torch.nn.functional.cosine_similarity(latent, target, dim=-1)
         return (latent - target).square().mean() + (1 - cosine).mean()
 
-    def _reconstruction_losses(self, stage: Stage, output: Tensor, target: Tensor, quality: Tensor | None) -> dict[str, Tensor]:
-        losses = {name: loss(output, target) for name, loss in self.reconstruction.items() if name in stage.losses}
-        if "waveform" in stage.losses and quality is not None:
-            # Where the phase arrived; what only some of its layers say is too vague to be insisted on.
-            system = self.recipe.system
-            arrived = (quality - system.spectrum_layers).clamp(min=0) / max(system.phase_layers, 1)
-            losses["waveform"] = (arrived.square().mean(1) * self.waveform(output, target)).mean()
+    def _reconstruction_losses(self, stage: Stage, heard: Heard) -> dict[str, Tensor]:
+        output, wanted = heard.output, heard.wanted
+        losses = {name: loss(output, wanted) for name, loss in self.reconstruction.items() if name in stage.losses}
+        if "waveform" in stage.losses and heard.phase is not None:
+            losses["waveform"] = (heard.phase * self.waveform(output, wanted)).mean()
         if stage.adversarial:
             with self._autocast():
-                losses |= self.discriminators.judge(output, target)
+                losses |= self.discriminators.judge(output, wanted)
         return losses
 
-    @torch.no_grad()
     def _fit_codebooks(self, sampler: CropSampler, stage: Stage) -> None:
         """Start codebooks that have not been fitted yet."""
-        codec = self.codec
-        phase = codec.phase if "phase" in stage.trains else None
-        if codec.quantizer.fitted and (phase is None or phase.quantizer.fitted):
-            return
-        # Whole batches on every process: the fit is then the same everywhere without talking.
-        batches = min(-(-_FIT_FRAMES // (stage.batch * stage.crops.frames)), _FIT_BATCHES)
-        drawn = [self._draw(sampler, stage, 1 << 40 | number) for number in range(batches)]
-        if not codec.quantizer.fitted:
-            latent = torch.cat([codec.analyse(codec.spectrum(samples), pitch).latent for samples, _, pitch in drawn])
-            pitch = torch.cat([pitch for _, _, pitch in drawn])
-            codec.quantizer.fit(latent, pitch, torch.Generator().manual_seed(self.recipe.seed))
-        if phase is not None and not phase.quantizer.fitted:
-            latents = [codec.quantize(samples, pitch).phase for samples, _, pitch in drawn]
-            known = torch.cat([latent for latent in latents if latent is not None])
-            phase.quantizer.fit(known, torch.Generator().manual_seed(self.recipe.seed))
+        if self.codec.unfitted(stage):
+            # Whole batches on every process: the fit is then the same everywhere without talking.
+            batches = min(-(-_FIT_FRAMES // (stage.batch * stage.crops.frames)), _FIT_BATCHES)
+            examples = [self._draw(sampler, stage, 1 << 40 | number) for number in range(batches)]
+            self.codec.fit(stage, examples, torch.Generator().manual_seed(self.recipe.seed))
 
     @torch.no_grad()
-    def _update_codebooks(self, stage: Stage, coded: Coded, share: Share) -> None:
-        codec = self.codec
-        learning: list[tuple[PredictiveQuantizer | PhaseQuantizer, Tensor, Tensor]] = []
-        if "quantizer" in stage.trains:
-            learning.append((codec.quantizer, coded.latent, coded.pitch_steps))
-        if "phase" in stage.trains and codec.phase is not None and coded.phase is not None and coded.fine is not None:
-            learning.append((codec.phase.quantizer, coded.phase, steady(coded.pitch_sent)))
-        books = [book for quantizer, *_ in learning for book in quantizer.codebooks()]
+    def _update_codebooks(self, passed: Passed, share: Share) -> None:
+        books = [book for quantizer, _ in passed.quantized for book in quantizer.codebooks()]
         self._sum_over_processes([t for book in books for t in (book.batch_sums, book.batch_usage)], mean=False)
         for book in books:
             book.update()
         if self.progress.step % _REVIVE_EVERY == 0:
-            for quantizer, latent, side in learning:
-                quantizer.revive(gather_batch(latent.detach(), share), gather_batch(side, share), share.generator)
+            for quantizer, inputs in passed.quantized:
+                quantizer.revive(*(gather_batch(x.detach(), share) for x in inputs), share.generator)
 
     def _sum_over_processes(self, tensors: list[Tensor], *, mean: bool) -> None:
         if self.world == 1 or not tensors:
@@ -345,27 +288,17 @@ class Trainer:
         """Process 0's clock decides for all."""
         if self.world == 1:
             return decision
-        vote = torch.tensor(float(decision))
+        vote = torch.tensor(float(decision), device=self.device)
         dist.broadcast(vote, 0)
         return bool(vote)
 
 
-def _load_teacher(path: Path) -> Codec:
+def load_system(path: Path) -> System:
+    """The averaged weights of a checkpoint, ready to be used."""
     checkpoint = load_checkpoint(path)
-    teacher = Codec(checkpoint.recipe.system)
-    teacher.load_state_dict(checkpoint.average or checkpoint.weights)
-    return teacher.eval().requires_grad_(False)
-
-
-def _quantizer_losses(coded: Coded) -> dict[str, Tensor]:
-    parts = [coded.spectrum] if coded.fine is None else [coded.spectrum, coded.fine]
-    losses = {
-        "latent": torch.stack([part.loss for part in parts]).sum(),
-        "commitment": torch.stack([part.commitment for part in parts]).sum(),
-    }
-    for name, part in zip(("error", "phase_error"), parts, strict=False):
-        losses |= {f"{name}_{number}": error.detach() for number, error in enumerate(part.error)}
-    return losses
+    system = make_system(checkpoint.recipe.system)
+    system.load_state_dict(checkpoint.average or checkpoint.weights)
+    return system.eval().requires_grad_(False)
 
 
 def _learning_rate(stage: Stage, step: int) -> float:

@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 
 from linnet.lab.data.crops import CropConfig
 from linnet.lab.losses.adversarial import DiscriminatorConfig
+from linnet.lab.systems import SYSTEMS
+from linnet.lab.systems.base import SystemConfig
 from linnet.lab.systems.source_filter import SourceFilterConfig
 
 T = TypeVar("T")
 
-PARTS = ("enhancer", "encoder", "quantizer", "phase", "decoder", "tracker")
-BOTTLENECKS = ("noise", "quantized", "enhanced", "none")
 RECONSTRUCTION = ("mel", "loudness", "intelligibility", "balance", "waveform")
 LOSSES = (*RECONSTRUCTION, "adversarial", "feature_matching", "latent", "commitment", "alignment", "pitch")
 
@@ -27,9 +27,8 @@ LOSSES = (*RECONSTRUCTION, "adversarial", "feature_matching", "latent", "commitm
 class Stage:
     """One stretch of training: which parts learn, what stands between encoder and decoder, and what is minimised.
 
-    `trains` names parts, the others stay frozen. `bottleneck` is "noise" (Gaussian, at a random level), "quantized" (a
-    random number of layers, with bursts of lost frames at `frame_loss` in a third of the clips), "enhanced" (nothing is coded:
-    what the enhancer lets pass is heard as it is) or "none". `losses` are
+    `trains` names parts of the system, the others stay frozen. `bottleneck` is one of the system's own: "quantized" is every
+    system's, a random number of layers, with bursts of lost frames at `frame_loss` in a third of the clips. `losses` are
     weights by name: mel, loudness, intelligibility, balance (reconstruction) and waveform (where the phase's layers arrive),
     adversarial and feature_matching (with the recipe's discriminators, which learn at `discriminator_learning_rate`, alone
     for the first `discriminator_warmup_steps`), latent (what the quantizers learn from) and commitment (what the encoders
@@ -67,11 +66,11 @@ class Stage:
             raise ValueError(
                 f"stage {self.name!r}: nothing is decoded without a bottleneck, so there is nothing to discriminate"
             )
-        unknown = set(self.trains) - set(PARTS)
-        if unknown:
-            raise ValueError(f"stage {self.name!r} trains {', '.join(sorted(unknown))}; parts are {', '.join(PARTS)}")
-        if self.bottleneck not in BOTTLENECKS:
-            raise ValueError(f"stage {self.name!r}: bottleneck {self.bottleneck!r} is not one of {', '.join(BOTTLENECKS)}")
+
+    @property
+    def decodes(self) -> bool:
+        """Whether anything is to be heard in this stage."""
+        return self.adversarial or any(name in self.losses for name in RECONSTRUCTION)
 
     @property
     def adversarial(self) -> bool:
@@ -91,7 +90,7 @@ class Recipe:
 
     name: str
     stages: tuple[Stage, ...]
-    system: SourceFilterConfig = field(default_factory=SourceFilterConfig)
+    system: SystemConfig = field(default_factory=SourceFilterConfig)
     discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     data: str = ""
     teacher: str = ""
@@ -109,6 +108,14 @@ class Recipe:
             raise ValueError(f"recipe {self.name!r} has no stages: there is nothing to train")
         if not self.teacher and (self.inherits or any("alignment" in stage.losses for stage in self.stages)):
             raise ValueError(f"recipe {self.name!r} inherits from a teacher or aligns with it, but names none")
+        system = SYSTEMS[self.system.kind][1]
+        for stage in self.stages:
+            unknown = ", ".join(sorted(set(stage.trains) - set(system.parts)))
+            if unknown:
+                raise ValueError(f"stage {stage.name!r} trains {unknown}; parts are {', '.join(system.parts)}")
+            if stage.bottleneck not in system.bottlenecks:
+                known = ", ".join(system.bottlenecks)
+                raise ValueError(f"stage {stage.name!r}: bottleneck {stage.bottleneck!r} is not one of {known}")
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -142,6 +149,11 @@ def build(kind: type[T], table: dict[str, Any], where: str) -> T:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
+    if hint is SystemConfig and isinstance(value, dict):
+        kind = value.get("kind", SourceFilterConfig.kind)
+        if kind not in SYSTEMS:
+            raise ValueError(f"{where}: kind {kind!r} is not one of {', '.join(SYSTEMS)}")
+        return build(SYSTEMS[kind][0], value, where)
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         return build(typing.cast(type, hint), value, where)
     if typing.get_origin(hint) is tuple and isinstance(value, list):

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from linnet.evaluate.conditions.steps import Pair, add_noise, shaped_noise
 from linnet.evaluate.metrics import estoi, pesq_wb
 from linnet.lab.data.corpus import Packed
-from linnet.lab.systems.codec import Codec, Received
+from linnet.lab.systems.base import Example, System, keep_layers
 
 
 @dataclass(frozen=True)
@@ -31,41 +30,33 @@ def choose_clips(speech: Packed, count: int, shortest_s: float = 2.0, longest_s:
 
 
 @torch.no_grad()
-def listen(codec: Codec, speech: Packed, clip: int, layers: tuple[int, ...], snr_db: float | None = None) -> Heard:
-    """One clip without a quantizer, with labelled and tracked pitch, and at each number of layers; with `snr_db` each of these
-    also in stationary noise of the clip's own spectrum, which no corpus has to have."""
-    codec.eval()
-    hop = codec.config.hop
+def listen(system: System, speech: Packed, clip: int, layers: tuple[int, ...], snr_db: float | None = None) -> Heard:
+    """One clip without a quantizer and at each number of layers; with `snr_db` at each of these also in stationary noise of the
+    clip's own spectrum, which no corpus has to have."""
+    system.eval()
+    hop = system.config.hop
     reference = speech.samples(clip)
-    frames = -(-(len(reference) + codec.delay) // hop)
+    frames = -(-(len(reference) + system.delay) // hop)
+    pitch_hz = np.pad(speech.pitch_of(clip), (system.lookahead, frames))[:frames]
 
-    def batch(audio: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.pad(audio, (0, frames * hop - len(audio))).astype(np.float32)).unsqueeze(0)
+    def example(audio: np.ndarray) -> Example:
+        samples = torch.from_numpy(np.pad(audio, (0, frames * hop - len(audio))).astype(np.float32)).unsqueeze(0)
+        return Example(samples, samples, torch.from_numpy(pitch_hz).unsqueeze(0))
 
-    samples = batch(reference)
-    labels = np.pad(speech.pitch_of(clip), (codec.config.lookahead, frames))[:frames]
-    labelled = torch.from_numpy(codec.config.pitch.quantize(labels)).unsqueeze(0)
-    tracked = codec.track(samples)
+    def aligned(output: torch.Tensor) -> np.ndarray:
+        return output[0, system.delay :][: len(reference)].numpy()
 
-    def heard(received: Received) -> np.ndarray:
-        return codec.decode(received)[0, codec.delay :][: len(reference)].numpy()
+    def coded(audio: np.ndarray) -> dict[str, np.ndarray]:
+        codes = system.encode(example(audio).samples)
+        return {f"{n} layers": aligned(system.decode(keep_layers(codes, n))) for n in layers}
 
-    def coded(samples: Tensor) -> dict[str, np.ndarray]:
-        codes = codec.quantize(samples, codec.track(samples)).codes
-        kept = {n: torch.where(torch.arange(codec.config.n_layers) < n, codes, -1) for n in layers}
-        return {f"{n} layers": heard(codec.receive(some)) for n, some in kept.items()}
-
-    outputs = {
-        "unquantized, labelled pitch": heard(codec.unquantized(samples, labelled)),
-        "unquantized": heard(codec.unquantized(samples, tracked)),
-    }
-    if codec.quantizer.fitted:
-        outputs |= coded(samples)
+    outputs = {name: aligned(output) for name, output in system.unquantized(example(reference)).items()}
+    if system.codebooks():
+        outputs |= coded(reference)
         if snr_db is not None:
             noise = shaped_noise(reference, np.random.default_rng(clip))
-            noisy = add_noise(Pair(reference, reference), noise, snr_db).heard
-            outputs["noisy"] = noisy.astype(np.float32)
-            outputs |= {f"{name}, noisy": output for name, output in coded(batch(noisy)).items()}
+            outputs["noisy"] = add_noise(Pair(reference, reference), noise, snr_db).heard.astype(np.float32)
+            outputs |= {f"{name}, noisy": output for name, output in coded(outputs["noisy"]).items()}
     return Heard(reference, outputs)
 
 

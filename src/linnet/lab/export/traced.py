@@ -1,0 +1,60 @@
+"""A bundle's two graphs by tracing: any system whose two sides are pure functions of input and state.
+
+A traced frame takes more operators than one written by hand (`encoder.py`, `decoder.py`), and its weights stay floats: for
+systems to be compared, not to be shipped in an application.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from linnet.lab.nn.blocks import State, flatten_state, unflatten_state
+from linnet.lab.systems.plain import PlainCodec
+
+# Neither one frame nor a number that a network might have: an axis of this length is the frames'.
+_FRAMES = 7
+
+
+@torch.no_grad()
+def trace_graphs(codec: PlainCodec) -> tuple[bytes, bytes]:
+    """The encoder's graph, `samples` float32 `[frames * hop]` and states -> `codes` int64 `[frames, layers]`, new states; and
+    the decoder's, the other way."""
+    codec = codec.eval()
+    sending, receiving = codec.initial_states(1)
+    samples = torch.zeros(_FRAMES * codec.config.hop)
+    codes = torch.zeros(_FRAMES, codec.config.n_layers, dtype=torch.int64)
+    encoder = _Side(codec, codec.encode_step, sending)
+    decoder = _Side(codec, codec.decode_step, receiving)
+    return _trace(encoder.eval(), "samples", samples, "codes"), _trace(decoder.eval(), "codes", codes, "samples")
+
+
+class _Side(nn.Module):
+    """A step without the axis of the batch, its state as a flat list."""
+
+    def __init__(self, codec: PlainCodec, step: Callable[[Tensor, State], tuple[Tensor, State]], state: State):
+        super().__init__()
+        self.codec, self.step, self.state = codec, step, state
+
+    def forward(self, data: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        y, after = self.step(data.unsqueeze(0), unflatten_state(self.state, states))
+        return y[0], *flatten_state(after)
+
+
+def _trace(side: _Side, taken: str, data: Tensor, given: str) -> bytes:
+    states = flatten_state(side.state)
+    names = [f"state_{number}" for number in range(len(states))]
+    file: Any = io.BytesIO()  # whose type the exporter's own annotation forgets
+    with warnings.catch_warnings():
+        # Of values that tracing takes for constants: the shapes that may change are given names below, and tests hold them.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            side, (data, *states), file, input_names=[taken, *names], output_names=[given, *(f"new_{name}" for name in names)],
+            dynamic_axes={taken: {0: taken}, given: {0: given}}, opset_version=17, dynamo=False,
+        )  # fmt: skip
+    return bytes(file.getvalue())

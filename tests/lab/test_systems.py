@@ -1,0 +1,137 @@
+"""What every system shares: one forward path, declared delay, embedded layers, and traced graphs that equal the lab.
+
+The default system's hand-written graphs have their own tests (test_system.py).
+"""
+
+import itertools
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from linnet.lab.export import trace_graphs
+from linnet.lab.nn.blocks import CausalConv, CausalConvTranspose, Chain, ResidualGru, ResidualLstm, Snake, WindowedAttention
+from linnet.lab.quant.residual import ResidualQuantizer
+from linnet.lab.systems.base import Example, keep_layers
+from linnet.lab.systems.plain import PlainCodec
+
+FRAMES = 12
+
+
+class Config:
+    kind, sample_rate, hop, n_layers = "toy", 16000, 12, 3
+
+
+class Waveform(nn.Module):
+    """A chain of blocks whose input or output, `[batch, n]`, has no axis of channels."""
+
+    def __init__(self, *blocks, sending):
+        super().__init__()
+        self.chain, self.sending = Chain(*blocks), sending
+
+    def initial_state(self, batch):
+        return self.chain.initial_state(batch)
+
+    def forward(self, x, state):
+        y, state = self.chain(x.unsqueeze(-1) if self.sending else x, state)
+        return (y if self.sending else y.squeeze(-1)), state
+
+
+def toy():
+    """All stock blocks in a row."""
+    sending = [CausalConv(1, 8, 7), Snake(8), CausalConv(8, 16, 6, stride=3), CausalConv(16, 16, 8, stride=4)]
+    sending += [ResidualGru(16), WindowedAttention(16, 2, 5)]
+    receiving = [ResidualLstm(16), CausalConvTranspose(16, 8, 8, 4), CausalConvTranspose(8, 4, 3, 3), CausalConv(4, 1, 5)]
+    quantizer = ResidualQuantizer(16, Config.n_layers, size=32, code_dim=4)
+    return PlainCodec(Config(), Waveform(*sending, sending=True), quantizer, Waveform(*receiving, sending=False), delay=0)
+
+
+SYSTEMS = {"toy": toy}
+
+
+@pytest.fixture(scope="module", params=SYSTEMS)
+def codec(request):
+    torch.manual_seed(0)
+    codec = SYSTEMS[request.param]()
+    # Codebooks that say something, so that no code is a matter of rounding.
+    latent = codec.latent(noise(codec, 400).unsqueeze(0)).detach()
+    codec.quantizer.fit(latent, torch.Generator().manual_seed(0))
+    return codec.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def graphs(codec):
+    return [onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]) for graph in trace_graphs(codec)]
+
+
+def noise(codec, frames=FRAMES, seed=0):
+    return 0.1 * torch.randn(frames * codec.config.hop, generator=torch.Generator().manual_seed(seed))
+
+
+def run(session, *pieces):
+    """A graph from silence over consecutive pieces."""
+    data, *states = session.get_inputs()
+    known = [np.zeros(state.shape, np.float32) for state in states]
+    outputs = []
+    for piece in pieces:
+        output, *known = session.run(None, {data.name: piece, **{s.name: v for s, v in zip(states, known, strict=True)}})
+        outputs.append(output)
+    return np.concatenate(outputs)
+
+
+def test_graphs_equal_the_lab(codec, graphs):
+    encoder, decoder = graphs
+    samples = noise(codec)
+    expected = codec.encode(samples.unsqueeze(0))[0].numpy()
+    codes = run(encoder, samples.numpy())
+    # A tie between two entries may fall either way.
+    assert (codes == expected).mean() > 0.95
+    codes[3] = -1
+    codes[5, 1:] = -1
+    wanted = codec.decode(torch.from_numpy(codes).unsqueeze(0))[0].numpy()
+    np.testing.assert_allclose(run(decoder, codes), wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+@settings(max_examples=6, deadline=None)
+@given(cuts=st.lists(st.integers(1, FRAMES - 1), max_size=5))
+def test_stream_equals_batch(codec, graphs, cuts):
+    encoder, decoder = graphs
+    samples, hop = noise(codec).numpy(), codec.config.hop
+    pieces = list(itertools.pairwise([0, *sorted(set(cuts)), FRAMES]))
+    codes = run(encoder, samples)
+    assert (run(encoder, *(samples[a * hop : b * hop] for a, b in pieces)) == codes).mean() > 0.95
+    heard = run(decoder, codes)
+    np.testing.assert_allclose(run(decoder, *(codes[a:b] for a, b in pieces)), heard, atol=1e-4 * np.abs(heard).max())
+
+
+def test_the_delay_is_as_declared(codec):
+    """A change of the input is heard within the delay and the frame that it falls into, and never before."""
+    hop, place = codec.config.hop, FRAMES // 2 * codec.config.hop
+    samples = noise(codec).unsqueeze(0)
+    changed = samples.clone()
+    changed[:, place:] += noise(codec, seed=1)[place:]
+    before, after = (codec.unquantized(Example(x, x, x))["unquantized"] for x in (samples, changed))
+    first = int((before != after).any(0).nonzero()[0])
+    assert first >= place
+    assert first < place + codec.delay + hop
+
+
+def test_each_layer_comes_nearer(codec):
+    latent = codec.latent(noise(codec, 400).unsqueeze(0))
+    codes = codec.quantizer.search(latent)
+    errors = [
+        (codec.quantizer.dequantize(keep_layers(codes, n)) - latent).square().mean().item() for n in range(codes.shape[-1] + 1)
+    ]
+    assert (np.diff(errors) < 0).all()
+
+
+def test_silence_and_overload_decode(codec, graphs):
+    encoder, decoder = graphs
+    for level in (0.0, 500.0):
+        codes = run(encoder, level * noise(codec).numpy())
+        assert codes.min() >= 0
+        assert np.isfinite(run(decoder, codes)).all()
