@@ -9,7 +9,7 @@ from linnet.evaluate.metrics import estoi
 from linnet.lab.losses.adversarial import DiscriminatorConfig, Discriminators
 from linnet.lab.losses.intelligibility import IntelligibilityLoss
 from linnet.lab.losses.loudness import LoudnessLoss
-from linnet.lab.losses.reconstruction import BalanceLoss, MultiScaleMelLoss, WaveformDistance
+from linnet.lab.losses.reconstruction import BalanceLoss, L1Loss, MultiScaleMelLoss, SiSdrLoss, WaveformDistance
 
 RATE = 16000
 
@@ -81,6 +81,25 @@ def test_the_waveform_distance_knows_phase_where_it_is_coded() -> None:
     assert distance(-tone(500), tone(500)).item() == pytest.approx(4, abs=0.1)
     assert distance(0 * shifted, tone(500)).item() == pytest.approx(1, abs=0.1)
     assert distance(tone(500) - tone(2000), tone(500) + tone(2000)).item() < 0.05
+
+
+def test_distortion_is_in_decibels_whatever_the_scale() -> None:
+    loss, target = SiSdrLoss(), tone(500)
+    # Another whole number of periods is orthogonal.
+    for level, decibels in ((0.1, 0), (0.01, 20), (0.1 * 10**0.5, -10)):
+        assert loss(3 * (target + tone(700, level)), target).item() == pytest.approx(-decibels, abs=0.1)
+    assert loss(-target, target).item() == pytest.approx(-50, abs=1)
+    assert loss(tone(700), 0 * target) > loss(tone(700, 0.01), 0 * target) > loss(0 * target, 0 * target) - 1e-6
+    silent = torch.zeros_like(target, requires_grad=True)
+    loss(silent, target).backward()
+    assert silent.grad is not None
+    assert torch.isfinite(silent.grad).all()
+
+
+def test_absolute_differences_are_relative_to_the_target() -> None:
+    assert L1Loss()(tone(500), tone(500)).item() == 0
+    for level in (0.1, 0.01):
+        assert L1Loss()(0 * tone(500), tone(500, level)).item() == pytest.approx(2**1.5 / np.pi, rel=1e-2)
 
 
 def test_hearing_has_a_threshold() -> None:

@@ -10,7 +10,7 @@ from linnet.lab.export.encoder import export_encoder
 from linnet.lab.export.traced import trace_graphs
 from linnet.lab.systems.base import System
 from linnet.lab.systems.codec import Codec
-from linnet.lab.systems.plain import PlainCodec
+from linnet.lab.systems.plain import StreamingSystem
 
 __all__ = ["export_decoder", "export_encoder", "export_graphs", "trace_graphs"]
 
@@ -19,6 +19,6 @@ def export_graphs(system: System, *, eight_bit: bool = True) -> tuple[bytes, byt
     """The encoder's and the decoder's graph, by hand where there is a hand-written one; traced ones have float weights only."""
     if isinstance(system, Codec):
         return export_encoder(system, eight_bit=eight_bit), export_decoder(system, eight_bit=eight_bit)
-    if isinstance(system, PlainCodec):
+    if isinstance(system, StreamingSystem):
         return trace_graphs(system)
     raise TypeError(f"{type(system).__name__} has no streaming steps to export")

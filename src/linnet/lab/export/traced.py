@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from linnet.lab.nn.blocks import State, flatten_state, unflatten_state
-from linnet.lab.systems.plain import PlainCodec
+from linnet.lab.systems.plain import StreamingSystem
 
 # Neither one frame nor a number that a network might have: an axis of this length is the frames'.
 _FRAMES = 7
 
 
 @torch.no_grad()
-def trace_graphs(codec: PlainCodec) -> tuple[bytes, bytes]:
+def trace_graphs(codec: StreamingSystem) -> tuple[bytes, bytes]:
     """The encoder's graph, `samples` float32 `[frames * hop]` and states -> `codes` int64 `[frames, layers]`, new states; and
     the decoder's, the other way."""
     codec = codec.eval()
@@ -37,7 +37,7 @@ def trace_graphs(codec: PlainCodec) -> tuple[bytes, bytes]:
 class _Side(nn.Module):
     """A step without the axis of the batch, its state as a flat list."""
 
-    def __init__(self, codec: PlainCodec, step: Callable[[Tensor, State], tuple[Tensor, State]], state: State):
+    def __init__(self, codec: StreamingSystem, step: Callable[[Tensor, State], tuple[Tensor, State]], state: State):
         super().__init__()
         self.codec, self.step, self.state = codec, step, state
 

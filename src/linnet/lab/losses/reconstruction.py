@@ -74,6 +74,33 @@ class BalanceLoss(nn.Module):
         return torch.log10((heard + floor) / (wanted + floor)).abs().mean()
 
 
+class L1Loss(nn.Module):
+    """Mean absolute difference of samples, in units of the target's level: PURE Codec's first term (arXiv 2511.22687)."""
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """Both `[batch, samples]` -> the mean over the batch, a scalar."""
+        level = target.square().mean(1, keepdim=True).sqrt().clamp(min=1e-4)
+        return ((output - target) / level).abs().mean()
+
+
+class SiSdrLoss(nn.Module):
+    """Less the scale-invariant signal-to-distortion ratio, in dB (Le Roux et al., arXiv 1811.02508, section 2).
+
+    The target, scaled as comes nearest to the output, over what is then left of it. An error 50 dB below the output counts as
+    none, so that a clip which is right already does not outweigh the others; a target of silence costs what the output's level
+    is above -80 dB.
+    """
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """Both `[batch, samples]` -> the mean over the batch, a scalar."""
+        output, target = output - output.mean(1, keepdim=True), target - target.mean(1, keepdim=True)
+        power = target.square().mean(1, keepdim=True)
+        projected = (output * target).mean(1, keepdim=True) / (power + 1e-9) * target
+        signal, error = projected.square().mean(1), (output - projected).square().mean(1)
+        floor = 1e-5 * output.square().mean(1) + 1e-8
+        return -10 * torch.log10((signal + floor) / (error + floor)).mean()
+
+
 class WaveformDistance(nn.Module):
     """How far the low band's waveform is off: of complex spectra up to `highest_hz`, their magnitudes' roots taken.
 

@@ -79,11 +79,11 @@ class Quantizer(Protocol):
 @dataclass(frozen=True)
 class Passed:
     """What one pass through a system gave: its own `losses` by name (those that no stage weighs are for the log), what is
-    `heard` of it (None where nothing was decoded), the encoder's `latent` `[batch, frames, dim]` (None where there was none),
-    and the quantizers that learn in this stage, each with what its `revive` takes."""
+    `heard` of it, by the names of those of the system's `outputs` that were decoded, the encoder's `latent` `[batch, frames,
+    dim]` (None where there was none), and the quantizers that learn in this stage, each with what its `revive` takes."""
 
     losses: dict[str, Tensor] = field(default_factory=dict)
-    heard: Heard | None = None
+    heard: dict[str, Heard] = field(default_factory=dict)
     latent: Tensor | None = None
     quantized: Sequence[tuple[Quantizer, tuple[Tensor, ...]]] = ()
 
@@ -93,7 +93,8 @@ class System(nn.Module):
 
     `description` is what a bundle's card says of it. `delay` is by how many samples what is decoded lags what was encoded,
     `lookahead` by how many frames the latent does. `parts` are the children that a stage may train, `bottlenecks` the ways
-    through that it may ask for.
+    through that it may ask for. `outputs` are what is heard apart, each with its own losses and discriminators, which a stage
+    calls `output/loss`; a system's only output has no name.
     """
 
     config: Any
@@ -102,6 +103,7 @@ class System(nn.Module):
     lookahead: int = 0
     parts: tuple[str, ...] = ("encoder", "quantizer", "decoder")
     bottlenecks: tuple[str, ...] = ("quantized",)
+    outputs: tuple[str, ...] = ("",)
 
     def forward(self, stage: Stage, example: Example, share: Share) -> Passed:
         """One pass in training."""

@@ -206,13 +206,13 @@ class Codec(System):
             return self._quantized_pass(stage, example, pitch_steps, share, losses)
         if stage.bottleneck == "noise":
             received = self.with_noise(samples, pitch_steps, share)
-            return Passed(losses, self._heard(self.synthesise(received), example, received.quality))
-        latent, heard = None, None
+            return Passed(losses, {"": self._heard(self.synthesise(received), example, received.quality)})
+        latent, heard = None, {}
         if "alignment" in stage.losses or stage.bottleneck == "enhanced":
             spectrum = self.spectrum(samples)
             latent = self.analyse(spectrum, pitch_steps).latent
             if stage.bottleneck == "enhanced":
-                heard = self._heard(self.resynthesised(spectrum), example)
+                heard = {"": self._heard(self.resynthesised(spectrum), example)}
         return Passed(losses, heard, latent)
 
     def _quantized_pass(
@@ -220,11 +220,11 @@ class Codec(System):
     ) -> Passed:
         arrived = ~draw_losses(pitch_steps.shape[1], stage.frame_loss, share)
         coded = self.quantize(example.samples, pitch_steps, arrived)
-        heard = None
+        heard = {}
         if stage.decodes:
             codes = torch.where(arrived.unsqueeze(-1), draw_layers(coded.codes, share), -1)
             received = self.pass_straight(coded, self.receive(codes))
-            heard = self._heard(self.synthesise(received), example, received.quality)
+            heard = {"": self._heard(self.synthesise(received), example, received.quality)}
         learning: list[tuple[Quantizer, tuple[Tensor, ...]]] = []
         if "quantizer" in stage.trains:
             learning.append((self.quantizer, (coded.latent, coded.pitch_steps)))

@@ -18,7 +18,31 @@ if TYPE_CHECKING:
     from linnet.lab.train.recipe import Stage
 
 
-class PlainCodec(System):
+class StreamingSystem(System):
+    """A system whose two sides are pure functions of input and state, for any number of frames: it can be traced."""
+
+    def initial_states(self, batch: int) -> tuple[State, State]:
+        """Silence, for `encode_step` and for `decode_step`."""
+        raise NotImplementedError
+
+    def encode_step(self, samples: Tensor, state: State) -> tuple[Tensor, State]:
+        """The sending side of a stream: `[batch, frames * hop]` -> codes int64 `[batch, frames, layers]`."""
+        raise NotImplementedError
+
+    def decode_step(self, codes: Tensor, state: State) -> tuple[Tensor, State]:
+        """The receiving side of a stream, the inverse; -1 where a code did not arrive."""
+        raise NotImplementedError
+
+    def encode(self, samples: Tensor) -> Tensor:
+        """`System.encode`."""
+        return self.encode_step(samples, self.initial_states(len(samples))[0])[0]
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """`System.decode`."""
+        return self.decode_step(codes, self.initial_states(len(codes))[1])[0]
+
+
+class PlainCodec(StreamingSystem):
     """Samples -> `encoder` -> `quantizer` -> `decoder` -> samples.
 
     `encoder` is a block from `[batch, frames * hop]` to `[batch, frames, dim]`, `decoder` one back; both are pure functions of
@@ -26,7 +50,7 @@ class PlainCodec(System):
     is a latent of zeros.
     """
 
-    bottlenecks = ("quantized", "continuous", "none")
+    bottlenecks: tuple[str, ...] = ("quantized", "continuous", "none")
 
     def __init__(self, config: Any, encoder: nn.Module, quantizer: ResidualQuantizer, decoder: nn.Module, delay: int):
         super().__init__()
@@ -37,7 +61,7 @@ class PlainCodec(System):
         self.power: Tensor
 
     def initial_states(self, batch: int) -> tuple[State, State]:
-        """Silence, for `analyse` and for `synthesise`."""
+        """`StreamingSystem.initial_states`, for `analyse` and `synthesise` too."""
         encoder: Any = self.encoder
         decoder: Any = self.decoder
         return encoder.initial_state(batch), decoder.initial_state(batch)
@@ -53,28 +77,28 @@ class PlainCodec(System):
         return samples.float(), state
 
     def encode_step(self, samples: Tensor, state: State) -> tuple[Tensor, State]:
-        """The sending side of a stream: `[batch, frames * hop]` -> codes int64 `[batch, frames, layers]`."""
+        """`StreamingSystem.encode_step`."""
         latent, state = self.analyse(samples, state)
         return self.quantizer.search(latent), state
 
     def decode_step(self, codes: Tensor, state: State) -> tuple[Tensor, State]:
-        """The receiving side of a stream, the inverse; -1 where a code did not arrive."""
+        """`StreamingSystem.decode_step`."""
         return self.synthesise(self.quantizer.dequantize(codes), state)
 
     def forward(self, stage: Stage, example: Example, share: Share) -> Passed:
         """`System.forward`."""
         latent = self.latent(example.samples)
         if stage.bottleneck == "continuous":
-            return Passed(heard=self.heard(latent, example.wanted), latent=latent)
+            return Passed(heard={"": self.heard(latent, example.wanted)}, latent=latent)
         if stage.bottleneck == "none":
             return Passed(latent=latent)
         with torch.autocast(latent.device.type, enabled=False):
             quantized = self.quantizer(latent)
-        heard = None
+        heard = {}
         if stage.decodes:
             arrived = ~draw_losses(latent.shape[1], stage.frame_loss, share)
             codes = torch.where(arrived.unsqueeze(-1), draw_layers(quantized.codes, share), -1)
-            heard = self.heard(self.pass_straight(latent, codes), example.wanted)
+            heard = {"": self.heard(self.pass_straight(latent, codes), example.wanted)}
         learning = [(self.quantizer, (latent,))] if "quantizer" in stage.trains else []
         return Passed(quantizer_losses(quantized), heard, latent, learning)
 
@@ -100,14 +124,6 @@ class PlainCodec(System):
     def latent(self, samples: Tensor) -> Tensor:
         """`System.latent`."""
         return self.analyse(samples, self.initial_states(len(samples))[0])[0]
-
-    def encode(self, samples: Tensor) -> Tensor:
-        """`System.encode`."""
-        return self.encode_step(samples, self.initial_states(len(samples))[0])[0]
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """`System.decode`."""
-        return self.decode_step(codes, self.initial_states(len(codes))[1])[0]
 
     def unquantized(self, example: Example) -> dict[str, Tensor]:
         """`System.unquantized`."""

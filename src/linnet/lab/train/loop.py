@@ -11,9 +11,10 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,7 +25,7 @@ from linnet.lab.data.crops import CropSampler
 from linnet.lab.losses.adversarial import Discriminators
 from linnet.lab.losses.intelligibility import IntelligibilityLoss
 from linnet.lab.losses.loudness import LoudnessLoss
-from linnet.lab.losses.reconstruction import BalanceLoss, MultiScaleMelLoss, WaveformDistance
+from linnet.lab.losses.reconstruction import BalanceLoss, L1Loss, MultiScaleMelLoss, SiSdrLoss, WaveformDistance
 from linnet.lab.share import Share, gather_batch
 from linnet.lab.systems import make_system
 from linnet.lab.systems.base import Example, Heard, Passed, System
@@ -36,7 +37,9 @@ from linnet.lab.train.checkpoint import (
     restore_optimiser,
     save_checkpoint,
 )
-from linnet.lab.train.recipe import Recipe, Stage
+from linnet.lab.train.recipe import Recipe, Stage, loss_name
+
+T = TypeVar("T")
 
 _REVIVE_EVERY = 50
 _FIT_FRAMES, _FIT_BATCHES = 40_000, 24
@@ -69,11 +72,16 @@ class Trainer:
             "loudness": LoudnessLoss(rate).to(self.device),
             "intelligibility": IntelligibilityLoss(rate).to(self.device),
             "balance": BalanceLoss(rate).to(self.device),
+            "l1": L1Loss(),
+            "si_sdr": SiSdrLoss(),
         }
         self.waveform = WaveformDistance(rate, recipe.system.phase_hz).to(self.device)
         self.progress = Progress()
         self.average = {name: tensor.detach().clone() for name, tensor in self.codec.state_dict().items()}
-        self.discriminators = Discriminators(recipe.discriminators, rate).to(self.device)
+        # An ensemble for every output.
+        self.discriminators = {
+            output: Discriminators(recipe.discriminators, rate).to(self.device) for output in self.codec.outputs
+        }
         self._optimiser_tensors: dict[str, Tensor] = {}
         self._rival_tensors: dict[str, Tensor] = {}
         self.teacher = load_system(Path(recipe.teacher)).to(self.device) if recipe.teacher else None
@@ -94,7 +102,9 @@ class Trainer:
         self.progress = checkpoint.progress
         self._optimiser_tensors = checkpoint.optimiser
         if checkpoint.discriminators and checkpoint.recipe.discriminators == self.recipe.discriminators:
-            self.discriminators.load_state_dict(checkpoint.discriminators)
+            for output, ensemble in self.discriminators.items():
+                names = ensemble.state_dict().keys()
+                ensemble.load_state_dict({name: checkpoint.discriminators[loss_name(output, name)] for name in names})
             self._rival_tensors = checkpoint.discriminator_optimiser
 
     def run(self, hours: float, checkpoint_minutes: float = 5.0) -> Iterator[dict[str, float]]:
@@ -129,7 +139,7 @@ class Trainer:
                 tensors = optimiser_tensors(self.optimiser, self.names)
             if self.rival_optimiser is not None:
                 self._rival_tensors = optimiser_tensors(self.rival_optimiser, self.rival_names)
-            rivals = self.discriminators.state_dict() if self._rival_tensors else {}
+            rivals = self._of_discriminators(lambda ensemble: ensemble.state_dict()) if self._rival_tensors else {}
             checkpoint = Checkpoint(
                 self.recipe, self.progress, self.codec.state_dict(), self.average, tensors, rivals, self._rival_tensors
             )
@@ -155,7 +165,7 @@ class Trainer:
         )
         restore_optimiser(self.optimiser, self.names, self._optimiser_tensors)
         if stage.adversarial and self.rival_optimiser is None:
-            rivals = dict(self.discriminators.named_parameters())
+            rivals = self._of_discriminators(lambda ensemble: dict(ensemble.named_parameters()))
             self.rival_names = list(rivals)
             self.rival_optimiser = torch.optim.AdamW(rivals.values(), stage.discriminator_learning_rate, (0.5, 0.9))
             restore_optimiser(self.rival_optimiser, self.rival_names, self._rival_tensors)
@@ -170,6 +180,10 @@ class Trainer:
                 self.progress, step=self.progress.step + 1, audio_seconds=self.progress.audio_seconds + seconds
             )
             yield {**losses, "audio_seconds_per_second": seconds / (time.monotonic() - began)}
+
+    def _of_discriminators(self, tensors: Callable[[Discriminators], dict[str, T]]) -> dict[str, T]:
+        named = {output: tensors(ensemble).items() for output, ensemble in self.discriminators.items()}
+        return {loss_name(output, name): tensor for output, items in named.items() for name, tensor in items}
 
     def _learning(self, stage: Stage) -> dict[str, torch.nn.Parameter]:
         self.codec.eval().requires_grad_(False)
@@ -195,12 +209,17 @@ class Trainer:
         losses, rival_metrics = dict(passed.losses), {}
         if "alignment" in stage.losses and passed.latent is not None:
             losses["alignment"] = self._misalignment(passed.latent, example.wanted)
-        if passed.heard is not None:
-            if stage.adversarial:
-                rival_metrics = self._train_discriminators(stage, passed.heard)
-                if alone:
-                    return rival_metrics
-            losses |= self._reconstruction_losses(stage, passed.heard)
+        heard = passed.heard if stage.paired else {name: _unpaired(one, share) for name, one in passed.heard.items()}
+        if heard and stage.adversarial:
+            rival_metrics = self._train_discriminators(stage, heard)
+            if alone:
+                return rival_metrics
+        for output, one in passed.heard.items():
+            losses |= self._reconstruction_losses(stage, output, one)
+            if stage.rivals(output):
+                with self._autocast():
+                    judged = self.discriminators[output].judge(heard[output].output, heard[output].wanted)
+                losses |= {loss_name(output, name): value for name, value in judged.items()}
         total = torch.stack([stage.losses[name] * value for name, value in losses.items() if name in stage.losses]).sum()
         # Shares may differ by a clip; every clip counts alike.
         total = total * (len(example.samples) * self.world / stage.batch)
@@ -218,20 +237,28 @@ class Trainer:
                     self.average[name].copy_(tensor)
         return {**{name: value.item() for name, value in losses.items()}, **rival_metrics, "gradient": norm.item()}
 
-    def _train_discriminators(self, stage: Stage, heard: Heard) -> dict[str, float]:
+    def _train_discriminators(self, stage: Stage, heard: dict[str, Heard]) -> dict[str, float]:
         """One step of the discriminators on what the codec just made."""
         assert self.rival_optimiser is not None
-        self.discriminators.requires_grad_(True)
-        with self._autocast():
-            loss, metrics = self.discriminators.discriminate(heard.output, heard.wanted)
+        ensembles = {output: ensemble for output, ensemble in self.discriminators.items() if stage.rivals(output)}
+        losses: list[Tensor] = []
+        metrics: dict[str, float] = {}
+        for output, ensemble in ensembles.items():
+            ensemble.requires_grad_(True)
+            with self._autocast():
+                loss, scores = ensemble.discriminate(heard[output].output, heard[output].wanted)
+            losses.append(loss * (len(heard[output].wanted) * self.world / stage.batch))
+            metrics |= {loss_name(output, name): value for name, value in {"discriminator": loss.item(), **scores}.items()}
         for group in self.rival_optimiser.param_groups:
             group["lr"] = stage.discriminator_learning_rate
         self.rival_optimiser.zero_grad(set_to_none=True)
-        (loss * (len(heard.wanted) * self.world / stage.batch)).backward()
-        self._sum_over_processes([p.grad for p in self.discriminators.parameters() if p.grad is not None], mean=True)
+        torch.stack(losses).sum().backward()
+        parameters = [p for ensemble in ensembles.values() for p in ensemble.parameters()]
+        self._sum_over_processes([p.grad for p in parameters if p.grad is not None], mean=True)
         self.rival_optimiser.step()
-        self.discriminators.requires_grad_(False)
-        return {"discriminator": loss.item(), **metrics}
+        for ensemble in ensembles.values():
+            ensemble.requires_grad_(False)
+        return metrics
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bfloat16)
@@ -246,14 +273,15 @@ class Trainer:
         cosine = torch.nn.functional.cosine_similarity(latent, target, dim=-1)
         return (latent - target).square().mean() + (1 - cosine).mean()
 
-    def _reconstruction_losses(self, stage: Stage, heard: Heard) -> dict[str, Tensor]:
+    def _reconstruction_losses(self, stage: Stage, name: str, heard: Heard) -> dict[str, Tensor]:
         output, wanted = heard.output, heard.wanted
-        losses = {name: loss(output, wanted) for name, loss in self.reconstruction.items() if name in stage.losses}
-        if "waveform" in stage.losses and heard.phase is not None:
-            losses["waveform"] = (heard.phase * self.waveform(output, wanted)).mean()
-        if stage.adversarial:
-            with self._autocast():
-                losses |= self.discriminators.judge(output, wanted)
+        losses = {
+            loss_name(name, kind): loss(output, wanted)
+            for kind, loss in self.reconstruction.items()
+            if loss_name(name, kind) in stage.losses
+        }
+        if (waveform := loss_name(name, "waveform")) in stage.losses and heard.phase is not None:
+            losses[waveform] = (heard.phase * self.waveform(output, wanted)).mean()
         return losses
 
     def _fit_codebooks(self, sampler: CropSampler, stage: Stage) -> None:
@@ -299,6 +327,13 @@ def load_system(path: Path) -> System:
     system = make_system(checkpoint.recipe.system)
     system.load_state_dict(checkpoint.average or checkpoint.weights)
     return system.eval().requires_grad_(False)
+
+
+def _unpaired(heard: Heard, share: Share) -> Heard:
+    """With the target of the batch's clip before, at this clip's level: what an ensemble is to take for real, and no more."""
+    others = gather_batch(heard.wanted, share).roll(1, 0)[share.rank :: share.world]
+    level, own = (x.detach().square().mean(1, keepdim=True).sqrt().clamp(min=1e-4) for x in (heard.output, others))
+    return dataclasses.replace(heard, wanted=others * level / own)
 
 
 def _learning_rate(stage: Stage, step: int) -> float:

@@ -19,8 +19,9 @@ from linnet.lab.systems.source_filter import SourceFilterConfig
 
 T = TypeVar("T")
 
-RECONSTRUCTION = ("mel", "loudness", "intelligibility", "balance", "waveform")
-LOSSES = (*RECONSTRUCTION, "adversarial", "feature_matching", "latent", "commitment", "alignment", "pitch")
+RECONSTRUCTION = ("mel", "loudness", "intelligibility", "balance", "l1", "si_sdr", "waveform")
+ADVERSARIAL = ("adversarial", "feature_matching")
+LOSSES = (*RECONSTRUCTION, *ADVERSARIAL, "latent", "commitment", "alignment", "pitch", "kl", "enhancement", "mix")
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,16 @@ class Stage:
 
     `trains` names parts of the system, the others stay frozen. `bottleneck` is one of the system's own: "quantized" is every
     system's, a random number of layers, with bursts of lost frames at `frame_loss` in a third of the clips. `losses` are
-    weights by name: mel, loudness, intelligibility, balance (reconstruction) and waveform (where the phase's layers arrive),
-    adversarial and feature_matching (with the recipe's discriminators, which learn at `discriminator_learning_rate`, alone
-    for the first `discriminator_warmup_steps`), latent (what the quantizers learn from) and commitment (what the encoders
+    weights by name: mel, loudness, intelligibility, balance, l1, si_sdr (reconstruction) and waveform (where the phase's layers
+    arrive), adversarial and feature_matching (with the recipe's discriminators, which learn at `discriminator_learning_rate`,
+    alone for the first `discriminator_warmup_steps`), latent (what the quantizers learn from) and commitment (what the encoders
     do), both errors in units of the latents' power, alignment (how far the latent is from what the recipe's teacher makes of
-    the target: squared error and one less the cosine), and pitch (the tracker's cross-entropy). Codebooks without entries are
-    fitted at the start of the first stage that minimises latent; until then a phase passes unquantized. `pitch` is
-    "tracked", by the tracker as it stands, which is what the codec will meet, or "labelled", by the corpus's labels. `batch`
-    counts the clips of all processes together.
+    the target: squared error and one less the cosine), and systems' own: pitch (the tracker's cross-entropy), kl and
+    enhancement (PURE's), mix (the dual-branch codec's). Where a system has several outputs, what is lost on one is called
+    `output/loss`. Codebooks without entries are fitted at the start of the first stage that minimises latent; until then a
+    phase passes unquantized. `pitch` is "tracked", by the tracker as it stands, which is what the codec will meet, or
+    "labelled", by the corpus's labels. `enhancement_probability` is how often PURE's first streams aim at the target. Unless
+    `paired`, discriminators are shown other clips' targets. `batch` counts the clips of all processes together.
     """
 
     name: str
@@ -46,6 +49,8 @@ class Stage:
     bottleneck: str = "none"
     frame_loss: float = 0.1
     pitch: str = "tracked"
+    enhancement_probability: float = 0.0
+    paired: bool = True
     learning_rate: float = 1e-3
     final_learning_rate: float = 5e-5
     warmup_steps: int = 200
@@ -57,7 +62,7 @@ class Stage:
     def __post_init__(self) -> None:
         if self.pitch not in ("tracked", "labelled"):
             raise ValueError(f"stage {self.name!r}: pitch {self.pitch!r} is neither 'tracked' nor 'labelled'")
-        for name in self.losses:
+        for name in map(_loss, self.losses):
             if name not in LOSSES:
                 near = difflib.get_close_matches(name, LOSSES, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"losses are {', '.join(LOSSES)}"
@@ -66,16 +71,31 @@ class Stage:
             raise ValueError(
                 f"stage {self.name!r}: nothing is decoded without a bottleneck, so there is nothing to discriminate"
             )
+        if not self.paired and "feature_matching" in map(_loss, self.losses):
+            raise ValueError(f"stage {self.name!r}: features of other clips' targets cannot be matched")
 
     @property
     def decodes(self) -> bool:
         """Whether anything is to be heard in this stage."""
-        return self.adversarial or any(name in self.losses for name in RECONSTRUCTION)
+        return self.adversarial or any(_loss(name) in RECONSTRUCTION for name in self.losses)
 
     @property
     def adversarial(self) -> bool:
         """Whether discriminators learn in this stage."""
-        return "adversarial" in self.losses or "feature_matching" in self.losses
+        return any(_loss(name) in ADVERSARIAL for name in self.losses)
+
+    def rivals(self, output: str) -> bool:
+        """Whether discriminators learn from this output."""
+        return any(loss_name(output, name) in self.losses for name in ADVERSARIAL)
+
+
+def loss_name(output: str, loss: str) -> str:
+    """What a loss on one of a system's outputs is called."""
+    return f"{output}/{loss}" if output else loss
+
+
+def _loss(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -116,6 +136,11 @@ class Recipe:
             if stage.bottleneck not in system.bottlenecks:
                 known = ", ".join(system.bottlenecks)
                 raise ValueError(f"stage {stage.name!r}: bottleneck {stage.bottleneck!r} is not one of {known}")
+            for name in stage.losses:
+                outputs = system.outputs if _loss(name) in RECONSTRUCTION + ADVERSARIAL else ("",)
+                known = ", ".join(loss_name(output, _loss(name)) for output in outputs)
+                if name not in known.split(", "):
+                    raise ValueError(f"stage {stage.name!r}: loss {name!r} of this system is {known}")
 
 
 def load_recipe(path: Path) -> Recipe:
