@@ -12,6 +12,7 @@ from linnet.lab.nn.blocks import (
     CausalConvTranspose,
     Chain,
     ConvNeXt,
+    FeedForward,
     ResidualGru,
     ResidualLstm,
     Snake,
@@ -30,6 +31,8 @@ BLOCKS = {
     "gru": (lambda: ResidualGru(CHANNELS), 1),
     "lstm": (lambda: ResidualLstm(CHANNELS), 1),
     "attention": (lambda: WindowedAttention(CHANNELS, 2, 5), 1),
+    "rotary attention": (lambda: WindowedAttention(CHANNELS, 2, 5, rotary=True), 1),
+    "feed forward": (lambda: FeedForward(CHANNELS, 16), 1),
     "snake": (lambda: Snake(CHANNELS), 1),
     "chain": (lambda: Chain(ConvNeXt(CHANNELS, 16), ResidualGru(CHANNELS), Snake(CHANNELS)), 1),
 }

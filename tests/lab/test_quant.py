@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from linnet.lab.dsp.pitch import PitchScale
+from linnet.lab.quant.aimed import AimedQuantizer
 from linnet.lab.quant.base_index import ONSET, UNVOICED, VOICED, BaseIndex
 from linnet.lab.quant.codebook import EmaCodebook
 from linnet.lab.quant.phase import PhaseQuantizer
@@ -220,3 +221,34 @@ def test_residual_decoding_counts_a_layer_only_above_those_that_arrived():
     torch.testing.assert_close(quantizer.dequantize(holed), quantizer.dequantize(holed.where(torch.arange(4) < 2, -1)))
     holed[..., 0] = -1
     assert (quantizer.dequantize(holed) == 0).all()
+
+
+def test_the_first_stream_learns_to_say_what_it_aims_at():
+    """A sender hears a clean value and a background side by side: the first stream says the one, the others the rest."""
+    torch.manual_seed(0)
+    quantizer = AimedQuantizer(8, 4, aimed=1, size=64, code_dim=4)
+    clean, background = (clusters(dim=4, seed=seed).unsqueeze(0) for seed in (0, 1))
+    heard, clean = torch.cat([clean, background], -1), torch.cat([clean, 0 * background], -1)
+    quantizer.fit(heard, torch.Generator().manual_seed(0))
+
+    def distances():
+        codes = quantizer.search(heard)
+        first = torch.where(torch.arange(4) < 1, codes, -1)
+        said, whole = quantizer.dequantize(first), quantizer.dequantize(codes)
+        return [((said - clean) ** 2).mean().item(), ((whole - heard) ** 2).mean().item()]
+
+    before = distances()
+    optimiser = torch.optim.Adam(quantizer.parameters(), 1e-2)
+    for _ in range(100):
+        quantized = quantizer(heard, heard, clean)
+        optimiser.zero_grad()
+        quantized.loss.backward()
+        optimiser.step()
+        for book in quantizer.codebooks():
+            book.update()
+    quantizer.eval()
+    after = distances()
+    assert after[0] < 0.9 * before[0]
+    assert after[1] < 0.5 * after[0]
+    assert quantized.error[1].item() == pytest.approx(after[0], rel=0.2)
+    torch.testing.assert_close(quantizer(heard, heard, clean).codes, quantizer.search(heard, heard))

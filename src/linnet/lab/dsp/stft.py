@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 def history_hops(window: int, hop: int) -> int:
     """How many whole earlier hops a window reaches into."""
-    return -(-(window - hop) // hop)
+    return (window - 1) // hop  # no negative numbers, whose quotients a traced graph rounds the other way
 
 
 def frame(samples: Tensor, window: int, hop: int, past: Tensor) -> tuple[Tensor, Tensor]:

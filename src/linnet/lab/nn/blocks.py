@@ -138,11 +138,12 @@ class ResidualLstm(nn.Module):
 class WindowedAttention(nn.Module):
     """Self-attention over the present frame and the `window - 1` before it, added to its input.
 
-    Relative positions enter as a learned bias per head and distance, so a frame's place in the stream does not matter. The
-    state holds the normalised input of the last `window - 1` frames and one more column: 1 where a frame has been.
+    Relative positions enter as a learned bias per head and distance, or with `rotary` as the angle between queries and keys
+    that are turned by their places (Su et al., RoFormer, arXiv 2104.09864), so a frame's place in the stream does not matter.
+    The state holds the normalised input of the last `window - 1` frames and one more column: 1 where a frame has been.
     """
 
-    def __init__(self, channels: int, heads: int, window: int):
+    def __init__(self, channels: int, heads: int, window: int, *, rotary: bool = False):
         super().__init__()
         if channels % heads:
             raise ValueError(f"{channels} channels do not divide into {heads} heads")
@@ -151,10 +152,10 @@ class WindowedAttention(nn.Module):
         self.query = nn.Linear(channels, channels)
         self.key_value = nn.Linear(channels, 2 * channels)
         self.out = nn.Linear(channels, channels)
-        self.distance_bias = nn.Parameter(torch.zeros(heads, window))
+        self.distance_bias = None if rotary else nn.Parameter(torch.zeros(heads, window))
 
     def initial_state(self, batch: int) -> Tensor:
-        return self.distance_bias.new_zeros(batch, self.window - 1, self.query.in_features + 1)
+        return self.query.weight.new_zeros(batch, self.window - 1, self.query.in_features + 1)
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         normed = self.norm(x)
@@ -163,15 +164,46 @@ class WindowedAttention(nn.Module):
         n_frames, n_memory = x.shape[1], memory.shape[1]
         keys, values = self.key_value(memory[..., :-1]).unflatten(-1, (2, self.heads, -1)).unbind(2)
         queries = self.query(normed).unflatten(-1, (self.heads, -1))
-        scores = torch.einsum("bthc,bshc->bhts", queries, keys) / queries.shape[-1] ** 0.5
         # Frame t stands at place t + window - 1 of the memory.
-        place = torch.arange(n_frames, device=x.device).unsqueeze(1) + self.window - 1
-        distance = place - torch.arange(n_memory, device=x.device)
+        place = torch.arange(n_frames, device=x.device) + self.window - 1
+        memory_place = torch.arange(n_memory, device=x.device)
+        distance = place.unsqueeze(1) - memory_place
         visible = ((distance >= 0) & (distance < self.window)) & (memory[:, None, None, :, -1] > 0.5)
-        bias = self.distance_bias[:, distance.clamp(0, self.window - 1)]
-        weights = torch.softmax((scores + bias).masked_fill(~visible, -1e4).float(), -1).to(values.dtype)
+        if self.distance_bias is None:
+            queries, keys = turned(queries, place), turned(keys, memory_place)
+        scores = torch.einsum("bthc,bshc->bhts", queries, keys) / queries.shape[-1] ** 0.5
+        if self.distance_bias is not None:
+            scores = scores + self.distance_bias[:, distance.clamp(0, self.window - 1)]
+        weights = torch.softmax(scores.masked_fill(~visible, -1e4).float(), -1).to(values.dtype)
         mixed = torch.einsum("bhts,bshc->bthc", weights, values).flatten(-2)
         return x + self.out(mixed), memory[:, n_memory - self.window + 1 :]
+
+
+def turned(x: Tensor, place: Tensor) -> Tensor:
+    """Pairs of channels as complex numbers, turned by their place times a frequency of their own (RoFormer, section 3.2.2):
+    `[batch, n, heads, channels]` at the places int64 `[n]`."""
+    half = x.shape[-1] // 2
+    frequencies = 10000.0 ** (-torch.arange(half, device=x.device) / half)
+    angles = (place.unsqueeze(1) * frequencies)[:, None]
+    cosine, sine = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    real, imaginary = x.chunk(2, -1)
+    return torch.cat([real * cosine - imaginary * sine, real * sine + imaginary * cosine], -1)
+
+
+class FeedForward(nn.Module):
+    """Normalisation, a pointwise layer and back, added to the input: the other half of a transformer's layer."""
+
+    def __init__(self, channels: int, hidden: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.expand = nn.Linear(channels, hidden)
+        self.project = nn.Linear(hidden, channels)
+
+    def initial_state(self, batch: int) -> tuple[()]:  # noqa: ARG002 (every block has this signature)
+        return ()
+
+    def forward(self, x: Tensor, state: tuple[()]) -> tuple[Tensor, tuple[()]]:
+        return x + self.project(F.gelu(self.expand(self.norm(x)))), state
 
 
 class Snake(nn.Module):

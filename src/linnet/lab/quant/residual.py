@@ -46,22 +46,29 @@ class FactorisedLayers(nn.Module):
 
     def learn(self, target: Tensor, total: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """Quantize with all layers what `total` lacks of `target`, both `[batch, frames, dim]` -> the codes of each layer, the
-        total after each, with gradients for this layer's projections alone, and what they learn from.
-
-        In training mode the codebooks gather statistics for their next update.
-        """
+        total after each, with gradients for this layer's projections alone, and what they learn from."""
         columns, totals, loss = [], [], target.new_zeros(())
-        for inward, outward, book in self.layers():
-            small = inward(target - total.detach())
-            columns.append(book.nearest(small.detach()))
-            looked_up = book(columns[-1])
-            if self.training:
-                book.accumulate(small.detach().flatten(0, 1), columns[-1].flatten())
-            # Straight through the search, so that the projection inward learns from what comes out.
-            total = total.detach() + outward(small + (looked_up - small).detach())
+        for number in range(len(self.books)):
+            codes, total, cost = self.learn_layer(number, target, target, total)
+            columns.append(codes)
             totals.append(total)
-            loss = loss + (target - total).square().mean() + 0.25 * (small - looked_up).square().mean()
+            loss = loss + cost
         return columns, totals, loss
+
+    def learn_layer(self, number: int, searched: Tensor, target: Tensor, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One layer's codes for what `total` lacks of `searched`, the total with what they say, and its distance from `target`.
+
+        In training mode the codebook gathers statistics for its next update.
+        """
+        inward, outward, book = self.layers()[number]
+        small = inward(searched - total.detach())
+        codes = book.nearest(small.detach())
+        looked_up = book(codes)
+        if self.training:
+            book.accumulate(small.detach().flatten(0, 1), codes.flatten())
+        # Straight through the search, so that the projection inward learns from what comes out.
+        total = total.detach() + outward(small + (looked_up - small).detach())
+        return codes, total, (target - total).square().mean() + 0.25 * (small - looked_up).square().mean()
 
     def add(self, codes: Tensor, latent: Tensor, arrived: Tensor) -> tuple[Tensor, Tensor]:
         """Add to a latent `[batch, frames, dim]` what codes `[batch, frames, layers]` say -> latent, how many layers did.
