@@ -16,8 +16,12 @@ from torch import nn
 from linnet.lab.export import trace_graphs
 from linnet.lab.nn.blocks import CausalConv, CausalConvTranspose, Chain, ResidualGru, ResidualLstm, Snake, WindowedAttention
 from linnet.lab.quant.residual import ResidualQuantizer
+from linnet.lab.share import Share
 from linnet.lab.systems.base import Example, keep_layers
+from linnet.lab.systems.dual_branch import DualBranchCodec, DualBranchConfig, least_squares
 from linnet.lab.systems.plain import PlainCodec
+from linnet.lab.systems.pure import PureCodec, PureConfig
+from linnet.lab.train.recipe import Stage
 
 FRAMES = 12
 
@@ -50,7 +54,17 @@ def toy():
     return PlainCodec(Config(), Waveform(*sending, sending=True), quantizer, Waveform(*receiving, sending=False), delay=0)
 
 
-SYSTEMS = {"toy": toy}
+def pure(guide_blocks):
+    sizes = {"channels": 16, "hidden": 16, "blocks": 2, "guide_channels": 16, "guide_hidden": 16, "latent_dim": 12}
+    return PureCodec(PureConfig(**sizes, guide_blocks=guide_blocks, bits=5, n_layers=3, code_dim=4))
+
+
+def dual_branch():
+    sizes = {"channels": 16, "hidden": 16, "encoder_blocks": 1, "decoder_blocks": 2, "transformer_layers": 1, "latent_dim": 12}
+    return DualBranchCodec(DualBranchConfig(**sizes, heads=2, span=5, bits=5, speech_layers=2, noise_layers=1, code_dim=4))
+
+
+SYSTEMS = {"toy": toy, "pure": lambda: pure(0), "pure with a guide": lambda: pure(1), "dual branch": dual_branch}
 
 
 @pytest.fixture(scope="module", params=SYSTEMS)
@@ -58,8 +72,9 @@ def codec(request):
     torch.manual_seed(0)
     codec = SYSTEMS[request.param]()
     # Codebooks that say something, so that no code is a matter of rounding.
-    latent = codec.latent(noise(codec, 400).unsqueeze(0)).detach()
-    codec.quantizer.fit(latent, torch.Generator().manual_seed(0))
+    samples = noise(codec, 400).unsqueeze(0)
+    stage = Stage("fit", 1, codec.parts, {"latent": 1.0}, "quantized")
+    codec.fit(stage, [Example(samples, samples, samples)], torch.Generator().manual_seed(0))
     return codec.eval().requires_grad_(False)
 
 
@@ -135,3 +150,46 @@ def test_silence_and_overload_decode(codec, graphs):
         codes = run(encoder, level * noise(codec).numpy())
         assert codes.min() >= 0
         assert np.isfinite(run(decoder, codes)).all()
+
+
+def test_a_branch_without_codes_is_silent():
+    """Speech and noise alone add up to what all codes say, so a receiver sets the background's level; and a frame that was lost
+    does not interrupt it."""
+    torch.manual_seed(0)
+    codec = dual_branch().eval().requires_grad_(False)
+    codes = codec.encode(noise(codec).unsqueeze(0))
+    both, columns = codec.decode(codes), torch.arange(3)
+    speech, background = (codec.decode(torch.where(kept, codes, -1)) for kept in (columns < 2, columns >= 2))
+    assert speech.square().mean() > 0
+    assert background.square().mean() > 0
+    torch.testing.assert_close(speech + background, both)
+    lost, hop = codes.clone(), codec.config.hop
+    lost[:, 5] = -1
+    with_gap, speech_with_gap = codec.decode(lost), codec.decode(torch.where(columns < 2, lost, -1))
+    assert (with_gap - speech_with_gap)[:, 5 * hop : 6 * hop].square().mean() > 0.1 * background.square().mean()
+
+
+def test_the_mix_is_the_least_squares_solution():
+    speech, background, both = 0.1 * torch.randn(3, 2, 400, generator=torch.Generator().manual_seed(0))
+    weights = least_squares(speech, background, 0.5 * speech + 2 * background + 0.1 * both)
+    for clip in range(2):
+        sources = torch.stack([speech[clip], background[clip]], 1)
+        wanted = torch.linalg.lstsq(sources, (0.5 * speech + 2 * background + 0.1 * both)[clip].unsqueeze(1)).solution
+        torch.testing.assert_close(weights[clip], wanted.squeeze(1), rtol=2e-2, atol=1e-2)
+    assert torch.isfinite(least_squares(0 * speech, background, 0 * both)).all()
+
+
+def test_clean_speech_is_asked_of_the_enhanced_streams_alone():
+    torch.manual_seed(0)
+    codec = pure(1).eval().requires_grad_(False)
+    clean, scene = (noise(codec, 20, seed).expand(16, -1) for seed in (0, 1))
+    share = Share(torch.Generator().manual_seed(0), 16)
+    stages = [
+        Stage("s", 1, ("decoder",), {"mel": 1.0}, "quantized", enhancement_probability=probability)
+        for probability in (0.0, 1.0)
+    ]
+    never, always = (codec(stage, Example(scene, clean, scene), share).heard[""].wanted for stage in stages)
+    torch.testing.assert_close(never, scene[:, : -codec.delay])
+    asked = [torch.equal(row, clean[0, : -codec.delay]) for row in always]
+    assert 0 < sum(asked) < 16
+    assert all(torch.equal(row, scene[0, : -codec.delay]) for row, is_clean in zip(always, asked, strict=True) if not is_clean)

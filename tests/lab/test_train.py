@@ -16,8 +16,11 @@ from click.testing import CliRunner
 from linnet.lab.cli import slim_checkpoint, train
 from linnet.lab.data.corpus import load_audio, pack, read_manifest
 from linnet.lab.data.crops import CropConfig, CropSampler
+from linnet.lab.data.degrade import DegradeConfig
 from linnet.lab.dsp.pitch import PitchLabels
 from linnet.lab.losses.adversarial import DiscriminatorConfig
+from linnet.lab.systems.dual_branch import DualBranchConfig
+from linnet.lab.systems.pure import PureConfig
 from linnet.lab.systems.source_filter import SourceFilterConfig
 from linnet.lab.train.checkpoint import load_checkpoint
 from linnet.lab.train.loop import Data, Trainer
@@ -78,6 +81,71 @@ def recipe(batch=2):
         ),
     )  # fmt: skip
     return Recipe("small", stages, SMALL, DiscriminatorConfig((64,), (128,), channels=2, depth=2))
+
+
+# A second voice, for want of noise.
+DEGRADED = CropConfig(frames=12, noise_probability=0.0, degrade=DegradeConfig(babble_probability=1.0))
+
+
+def pure_recipe():
+    sizes = {"channels": 16, "hidden": 16, "blocks": 2, "guide_channels": 16, "guide_hidden": 16, "latent_dim": 12}
+    system = PureConfig(**sizes, guide_blocks=1, bits=6, n_layers=3)
+    common = {"batch": 3, "crops": DEGRADED}
+    aimed = {"bottleneck": "quantized", "enhancement_probability": 0.5, **common}
+    learned = {"mel": 15.0, "l1": 1.0, "latent": 1.0, "enhancement": 1.0}
+    rivals = {"adversarial": 1.0, "feature_matching": 1.0}
+    stages = (
+        Stage("variational", 3, ("encoder", "decoder"), {"l1": 1.0, "mel": 15.0, "kl": 0.1}, "variational", **common),
+        Stage("streams", 2, ("guide", "quantizer"), {"latent": 1.0, "enhancement": 1.0}, **aimed),
+        Stage("adversarial", 2, ("guide", "quantizer", "decoder"), learned | rivals, **aimed),
+        Stage("unfrozen", 2, ("encoder", "quantizer", "decoder"), {"mel": 15.0, "latent": 1.0, "commitment": 1.0}, **aimed),
+    )
+    return Recipe("pure", stages, system, DiscriminatorConfig((64,), (128,), channels=2, depth=2), bfloat16=False)
+
+
+def dual_branch_recipe():
+    sizes = {"channels": 16, "hidden": 16, "encoder_blocks": 1, "decoder_blocks": 2, "transformer_layers": 1, "latent_dim": 12}
+    system = DualBranchConfig(**sizes, heads=2, span=5, bits=6, speech_layers=2, noise_layers=2)
+    common = {"batch": 3, "crops": DEGRADED}
+    quantizers = {"latent": 1.0, "commitment": 1.0}
+    known = {"speech/si_sdr": 0.3, "speech/mel": 15.0, "speech/adversarial": 1.0}
+    mixture = {"mixture/si_sdr": 0.3, "mixture/mel": 15.0, "mixture/adversarial": 1.0, "mix": 1.0}
+    unknown = {"speech/adversarial": 1.0, "noise/adversarial": 1.0, **mixture}
+    speech, both = ("encoder", "speech", "quantizer", "decoder"), ("encoder", "speech", "noise", "quantizer", "decoder")
+    stages = (
+        Stage("continuous", 2, ("encoder", "speech", "decoder"), {"speech/si_sdr": 0.3}, "continuous", **common),
+        Stage("speech", 2, speech, known | quantizers, "quantized", discriminator_warmup_steps=1, **common),
+        Stage("both", 2, both, known | unknown | quantizers, "quantized", **common),
+        Stage("unsupervised", 2, both, unknown | quantizers, "quantized", paired=False, **common),
+    )
+    return Recipe("dual", stages, system, DiscriminatorConfig((64,), (128,), channels=2, depth=2), bfloat16=False)
+
+
+@pytest.mark.parametrize("make", [pure_recipe, dual_branch_recipe])
+def test_every_stage_of_the_published_systems_trains_what_it_says(make, packed, tmp_path):
+    plan = make()
+    (tmp_path / "alone").mkdir()
+    trainer = Trainer(plan, Data(packed, None), tmp_path / "alone")
+    before = {name: tensor.clone() for name, tensor in trainer.codec.state_dict().items()}
+    steps = iter(trainer.run(1.0))
+    for stage in plan.stages:
+        metrics = [next(steps) for _ in range(stage.steps)][-1]
+        assert set(stage.losses) <= metrics.keys()
+        assert all(np.isfinite(value) for value in metrics.values())
+        after = {name: tensor.clone() for name, tensor in trainer.codec.state_dict().items()}
+        changed = {name.split(".")[0] for name, tensor in after.items() if not torch.equal(before[name], tensor)} - {"power"}
+        assert changed == set(stage.trains)
+        before = after
+
+
+def test_a_loss_of_no_output_is_refused():
+    stage = Stage("s", 1, ("encoder",), {"mel": 1.0}, "continuous")
+    with pytest.raises(ValueError, match="of this system is speech/mel, noise/mel, mixture/mel"):
+        Recipe("r", (stage,), DualBranchConfig())
+    with pytest.raises(ValueError, match="loss 'speech/mel' of this system is mel"):
+        Recipe("r", (Stage("s", 1, ("encoder",), {"speech/mel": 1.0}, "noise"),))
+    with pytest.raises(ValueError, match="cannot be matched"):
+        Stage("s", 1, ("encoder",), {"speech/feature_matching": 1.0}, "quantized", paired=False)
 
 
 def test_packing_keeps_every_recording_and_its_pitch(packed):
@@ -304,10 +372,19 @@ def _train_in_two(rank, plan, folder, packed):
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(("stages", "steps_alone"), [(slice(0, 2), 1), (slice(0, 4), 6)])
-def test_two_processes_go_on_as_one_would_have(packed, tmp_path, stages, steps_alone):
+@pytest.mark.parametrize(
+    ("make", "stages", "steps_alone"),
+    [
+        (lambda: recipe(batch=3), slice(0, 2), 1),
+        (lambda: recipe(batch=3), slice(0, 4), 6),
+        (pure_recipe, slice(0, 3), 4),
+        (dual_branch_recipe, slice(0, 4), 5),
+    ],
+    ids=["first stages", "all stages", "pure", "dual branch"],
+)
+def test_two_processes_go_on_as_one_would_have(packed, tmp_path, make, stages, steps_alone):
     """With a batch of 3 that does not divide by 2; alone through the fit of the codebooks, which no rounding survives."""
-    plan, data, last = recipe(batch=3), Data(packed, None), tmp_path / "last.safetensors"
+    plan, data, last = make(), Data(packed, None), tmp_path / "last.safetensors"
     plan = dataclasses.replace(plan, stages=plan.stages[stages], bfloat16=False)
     for step in range(steps_alone):
         list(Trainer(plan, data, tmp_path, resume=last if step else None).run(0.0))

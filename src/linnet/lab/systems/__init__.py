@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from linnet.lab.systems.base import System, SystemConfig
 from linnet.lab.systems.codec import Codec
+from linnet.lab.systems.dual_branch import DualBranchCodec, DualBranchConfig
+from linnet.lab.systems.pure import PureCodec, PureConfig
 from linnet.lab.systems.source_filter import SourceFilterConfig
 
-SYSTEMS: dict[str, tuple[type, type[System]]] = {"source-filter": (SourceFilterConfig, Codec)}
+SYSTEMS: dict[str, tuple[type, type[System]]] = {
+    "source-filter": (SourceFilterConfig, Codec),
+    "pure": (PureConfig, PureCodec),
+    "dual-branch": (DualBranchConfig, DualBranchCodec),
+}
 """Configuration and system of every kind."""
 
 

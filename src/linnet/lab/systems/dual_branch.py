@@ -1,0 +1,279 @@
+"""Dual-branch codec for speech enhancement (Klement, Brno University of Technology, 2025; USE-DDP, arXiv 2509.22942).
+
+What makes it this system: one encoder, two transformers with rotary positions, one for clean speech and one for noise, a
+residual quantizer for each, one decoder that hears both apart, and the mix of the two that comes nearest to the input, by
+least squares (eqs. 1 and 2). That mix must sound like the input, speech like speech and noise like noise, each by
+discriminators of its own: so speech is told from noise even where no clean recording is known. The paper has DAC's networks
+at 16 kHz and gives no sizes; here networks run at the frame rate, with codebooks of 4096, four for speech and two for noise.
+
+Codes of speech come first, so that whoever drops the upper layers drops the noise. docs/systems/dual_branch.md says what
+else is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from linnet.lab.dsp.pitch import PitchLabels
+from linnet.lab.nn.blocks import Chain, FeedForward, State, WindowedAttention
+from linnet.lab.nn.spectral import SpectralDecoder, SpectralEncoder
+from linnet.lab.quant.codebook import EmaCodebook
+from linnet.lab.quant.residual import ResidualQuantizer
+from linnet.lab.share import Share
+from linnet.lab.systems.base import Example, Heard, Passed, draw_layers, draw_losses, quantizer_losses, unit_power
+from linnet.lab.systems.plain import StreamingSystem
+from linnet.lab.systems.source_filter import backbone
+
+if TYPE_CHECKING:
+    from linnet.lab.train.recipe import Stage
+
+_BRANCHES = ("speech", "noise")
+# How many frames a branch goes on without news before it falls silent.
+_HELD = 8
+
+
+@dataclass(frozen=True)
+class DualBranchConfig:
+    """Sizes of the networks; a layer has `bits` a frame. A transformer's frame attends to `span` frames, its own the last."""
+
+    kind: str = "dual-branch"
+    sample_rate: int = 16000
+    hop: int = 192
+    window: int = 480
+    latent_dim: int = 64
+    channels: int = 160
+    hidden: int = 480
+    encoder_blocks: int = 2
+    decoder_blocks: int = 3
+    transformer_layers: int = 2
+    heads: int = 4
+    span: int = 64
+    speech_layers: int = 4
+    noise_layers: int = 2
+    bits: int = 12
+    code_dim: int = 8
+
+    @property
+    def n_layers(self) -> int:
+        """Of both branches."""
+        return self.speech_layers + self.noise_layers
+
+    @property
+    def phase_hz(self) -> float:
+        """The decoder is free to make every waveform."""
+        return self.sample_rate / 2
+
+    @property
+    def labels(self) -> PitchLabels:
+        """As the default system's, so that a packed corpus serves both; no pitch is used."""
+        return PitchLabels(self.hop, self.hop - self.window // 2)
+
+
+class Branch(nn.Module):
+    """A RoFormer (arXiv 2104.09864): features `[batch, frames, channels]` -> the latent of one source, of unit mean power,
+    `[batch, frames, dim]`."""
+
+    def __init__(self, config: DualBranchConfig):
+        super().__init__()
+        channels = config.channels
+        blocks: list[nn.Module] = []
+        for _ in range(config.transformer_layers):
+            attention = WindowedAttention(channels, config.heads, config.span, rotary=True)
+            blocks += [attention, FeedForward(channels, config.hidden)]
+        self.blocks = Chain(*blocks)
+        self.norm = nn.LayerNorm(channels)
+        self.output = nn.Linear(channels, config.latent_dim)
+        self.register_buffer("power", torch.ones(()))
+        self.power: Tensor
+
+    def initial_state(self, batch: int) -> State:
+        return self.blocks.initial_state(batch)
+
+    def forward(self, features: Tensor, state: tuple) -> tuple[Tensor, tuple]:
+        x, state = self.blocks(features, state)
+        return unit_power(self.output(self.norm(x)).float(), self.power, training=self.training), state
+
+
+class BranchQuantizers(nn.Module):
+    """A residual quantizer for each branch, for latents side by side `[batch, frames, 2 * dim]`; the codes of speech first."""
+
+    def __init__(self, config: DualBranchConfig):
+        super().__init__()
+        size, code_dim = 1 << config.bits, config.code_dim
+        self.speech = ResidualQuantizer(config.latent_dim, config.speech_layers, size=size, code_dim=code_dim)
+        self.noise = ResidualQuantizer(config.latent_dim, config.noise_layers, size=size, code_dim=code_dim)
+
+    def of(self, branch: str) -> ResidualQuantizer:
+        """The quantizer of a branch by its name."""
+        return self.speech if branch == "speech" else self.noise
+
+    def search(self, latents: Tensor) -> Tensor:
+        """Codes of all layers, int64 `[batch, frames, layers]`."""
+        parts = zip(_BRANCHES, latents.chunk(2, -1), strict=True)
+        return torch.cat([self.of(branch).search(latent) for branch, latent in parts], -1)
+
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """Codes `[batch, frames, layers]`, -1 where one did not arrive -> latents; each branch for itself."""
+        parts = zip(_BRANCHES, codes.split([len(self.speech.books), len(self.noise.books)], -1), strict=True)
+        return torch.cat([self.of(branch).dequantize(part) for branch, part in parts], -1)
+
+
+class DualBranchCodec(StreamingSystem):
+    """Its bottlenecks: "quantized", a random number of layers of each branch, and "continuous", nothing is quantized. A stage
+    that does not train the branch "noise" hears speech alone."""
+
+    parts = ("encoder", "speech", "noise", "quantizer", "decoder")
+    bottlenecks: tuple[str, ...] = ("quantized", "continuous")
+    outputs = ("speech", "noise", "mixture")
+
+    def __init__(self, config: DualBranchConfig):
+        super().__init__()
+        self.config, self.delay = config, config.window - config.hop
+        self.description = f"dual-branch codec, {config.speech_layers} layers of speech and {config.noise_layers} of noise"
+        transform, channels = (config.window, config.hop), config.channels
+        blocks = backbone(channels, config.hidden, config.encoder_blocks, recurrent=False)
+        self.encoder = SpectralEncoder(*transform, channels, blocks, channels)
+        self.speech, self.noise = Branch(config), Branch(config)
+        self.quantizer = BranchQuantizers(config)
+        blocks = backbone(channels, config.hidden, config.decoder_blocks, recurrent=True)
+        self.decoder = SpectralDecoder(*transform, channels, blocks, config.latent_dim)
+
+    def initial_states(self, batch: int) -> tuple[State, State]:
+        """`StreamingSystem.initial_states`. A receiver decodes both branches as one batch, and knows of each whether it arrived
+        in the last frames, and how loud it was at last."""
+        sending = (self.encoder.initial_state(batch), *(self._branch(name).initial_state(batch) for name in _BRANCHES))
+        silence = self.speech.power.new_zeros(batch, 1, len(_BRANCHES))
+        return sending, (self.decoder.initial_state(2 * batch), silence.expand(-1, _HELD - 1, -1).clone(), silence)
+
+    def _branch(self, name: str) -> Branch:
+        return self.speech if name == "speech" else self.noise
+
+    def encode_step(self, samples: Tensor, state: Any) -> tuple[Tensor, State]:
+        """`StreamingSystem.encode_step`."""
+        encoder, speech, noise = state
+        features, encoder = self.encoder(samples, encoder)
+        (speech_latent, speech), (noise_latent, noise) = self.speech(features, speech), self.noise(features, noise)
+        return self.quantizer.search(torch.cat([speech_latent, noise_latent], -1)), (encoder, speech, noise)
+
+    def decode_step(self, codes: Tensor, state: Any) -> tuple[Tensor, State]:
+        """`StreamingSystem.decode_step`: both branches, added. One whose codes are all -1 is silent; a lost frame, which has no
+        codes at all, goes on with the branches that there were."""
+        decoder, history, before = state
+        latents = torch.cat(self.quantizer.dequantize(codes).chunk(2, -1))
+        both, decoder = self.decoder(latents, decoder)
+        arrived = codes[..., [0, self.config.speech_layers]].ge(0).to(both.dtype)
+        known = torch.cat([history, arrived], 1)
+        recent = F.max_pool1d(known.transpose(1, 2), _HELD, 1).transpose(1, 2)
+        gains = torch.maximum(arrived, recent * (1 - arrived.amax(-1, keepdim=True)))
+        # From one gain to the next within a hop, so that a branch that comes or goes does not click.
+        earlier = torch.cat([before, gains], 1)[:, :-1]
+        ramp = torch.arange(1, self.config.hop + 1, device=both.device) / self.config.hop
+        fades = earlier.unsqueeze(-1) * (1 - ramp) + gains.unsqueeze(-1) * ramp
+        speech, noise = (fade.flatten(1) * part for fade, part in zip(fades.unbind(2), both.chunk(2), strict=True))
+        return speech + noise, (decoder, known[:, known.shape[1] - _HELD + 1 :], gains[:, -1:])
+
+    def forward(self, stage: Stage, example: Example, share: Share) -> Passed:
+        """`System.forward`."""
+        branches = self._trained(stage)
+        losses: dict[str, Tensor] = {}
+        latents = self.latents(example.samples, branches)
+        received = latents
+        if stage.bottleneck == "quantized":
+            arrived = ~draw_losses(latents["speech"].shape[1], stage.frame_loss, share)
+            received = {name: self._quantized(name, latents[name], arrived, share, losses) for name in branches}
+        heard: dict[str, Heard] = {}
+        if stage.decodes:
+            samples, wanted = example.samples, example.wanted
+            outputs = self.decoded(received)
+            heard["speech"] = self._heard(outputs["speech"], wanted)
+            if "noise" in outputs:
+                heard["noise"] = self._heard(outputs["noise"], samples - wanted)
+                weights = least_squares(heard["speech"].output, heard["noise"].output, samples[:, : -self.delay])
+                mixture = weights[:, :1] * outputs["speech"] + weights[:, 1:] * outputs["noise"]
+                heard["mixture"] = self._heard(mixture, samples)
+                # A receiver does not know the input, and adds the branches as they are.
+                losses["mix"] = (weights - 1).square().mean()
+        learning = []
+        if stage.bottleneck == "quantized" and "quantizer" in stage.trains:
+            learning = [(self.quantizer.of(name), (latents[name],)) for name in branches]
+        return Passed(losses, heard, torch.cat(list(latents.values()), -1), learning)
+
+    def _quantized(self, name: str, latent: Tensor, arrived: Tensor, share: Share, losses: dict[str, Tensor]) -> Tensor:
+        """What arrives of a latent, straight through; adds what the quantizer loses to `losses`."""
+        quantizer = self.quantizer.of(name)
+        with torch.autocast(latent.device.type, enabled=False):
+            quantized = quantizer(latent)
+        for key, value in quantizer_losses(quantized, f"{name}_error").items():
+            losses[key] = losses[key] + value if key in losses else value
+        codes = torch.where(arrived.unsqueeze(-1), draw_layers(quantized.codes, share), -1)
+        return latent + (quantizer.dequantize(codes) - latent).detach()
+
+    def _heard(self, output: Tensor, wanted: Tensor) -> Heard:
+        output = output[:, self.delay :]
+        return Heard(output, wanted[:, : output.shape[1]], torch.ones_like(output[:, 0]))
+
+    def _trained(self, stage: Stage) -> tuple[str, ...]:
+        return _BRANCHES if "noise" in stage.trains else ("speech",)
+
+    def latents(self, samples: Tensor, branches: Sequence[str] = _BRANCHES) -> dict[str, Tensor]:
+        """What the branches make of `[batch, frames * hop]`, from silence: `[batch, frames, dim]` each."""
+        features = self.encoder(samples, self.encoder.initial_state(len(samples)))[0]
+        return {name: self._branch(name)(features, self._branch(name).initial_state(len(samples)))[0] for name in branches}
+
+    def decoded(self, latents: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The samples of each branch `[batch, frames * hop]`, from silence."""
+        together = torch.cat(list(latents.values()))
+        samples = self.decoder(together, self.decoder.initial_state(len(together)))[0].float()
+        return dict(zip(latents, samples.chunk(len(latents)), strict=True))
+
+    def unfitted(self, stage: Stage) -> bool:
+        """`System.unfitted`."""
+        return "latent" in stage.losses and not all(self.quantizer.of(name).fitted for name in self._trained(stage))
+
+    @torch.no_grad()
+    def fit(self, stage: Stage, examples: Sequence[Example], generator: torch.Generator) -> None:
+        """`System.fit`."""
+        drawn = [self.latents(example.samples) for example in examples]
+        for name in self._trained(stage):
+            if not self.quantizer.of(name).fitted:
+                self.quantizer.of(name).fit(torch.cat([latents[name] for latents in drawn]), generator)
+
+    def latent(self, samples: Tensor) -> Tensor:
+        """`System.latent`: of both branches side by side."""
+        return torch.cat(list(self.latents(samples).values()), -1)
+
+    def unquantized(self, example: Example) -> dict[str, Tensor]:
+        """`System.unquantized`: both branches added, and speech alone."""
+        outputs = self.decoded(self.latents(example.samples))
+        return {"unquantized": outputs["speech"] + outputs["noise"], "unquantized, speech": outputs["speech"]}
+
+    def columns(self) -> list[tuple[str, int]]:
+        """`System.columns`."""
+        return [
+            (f"{name}_{layer}", book.size)
+            for name in _BRANCHES
+            for layer, book in enumerate(self.quantizer.of(name).codebooks(), start=1)
+        ]
+
+    def codebooks(self) -> list[EmaCodebook]:
+        """`System.codebooks`: none before both branches have theirs."""
+        quantizers = [self.quantizer.of(name) for name in _BRANCHES]
+        return [book for quantizer in quantizers for book in quantizer.codebooks()] if all(q.fitted for q in quantizers) else []
+
+
+def least_squares(speech: Tensor, noise: Tensor, mixture: Tensor) -> Tensor:
+    """The weights of speech and noise whose sum comes nearest to the mixture (eq. 1): `[batch, n]` each -> `[batch, 2]`."""
+    # What is added to the powers keeps a silent branch, or two equal ones, from being divided by.
+    floor = 1e-3 * mixture.square().mean(1) + 1e-9
+    speech_power, noise_power = speech.square().mean(1) + floor, noise.square().mean(1) + floor
+    shared, with_speech, with_noise = (speech * noise).mean(1), (speech * mixture).mean(1), (noise * mixture).mean(1)
+    determinant = speech_power * noise_power - shared.square()
+    first = with_speech * noise_power - with_noise * shared
+    second = with_noise * speech_power - with_speech * shared
+    return torch.stack([first, second], 1) / determinant.unsqueeze(1)
