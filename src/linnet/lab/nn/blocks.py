@@ -140,7 +140,7 @@ class WindowedAttention(nn.Module):
 
     Relative positions enter as a learned bias per head and distance, or with `rotary` as the angle between queries and keys
     that are turned by their places (Su et al., RoFormer, arXiv 2104.09864), so a frame's place in the stream does not matter.
-    The state holds the normalised input of the last `window - 1` frames and one more column: 1 where a frame has been.
+    The state holds keys and values of the last `window - 1` frames and one more column: 1 where a frame has been.
     """
 
     def __init__(self, channels: int, heads: int, window: int, *, rotary: bool = False):
@@ -155,14 +155,15 @@ class WindowedAttention(nn.Module):
         self.distance_bias = None if rotary else nn.Parameter(torch.zeros(heads, window))
 
     def initial_state(self, batch: int) -> Tensor:
-        return self.query.weight.new_zeros(batch, self.window - 1, self.query.in_features + 1)
+        return self.query.weight.new_zeros(batch, self.window - 1, 2 * self.query.in_features + 1)
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         normed = self.norm(x)
-        present = torch.cat([normed, torch.ones_like(normed[..., :1])], -1)
-        memory = torch.cat([state.to(normed.dtype), present], 1)
+        present = self.key_value(normed)
+        present = torch.cat([present, torch.ones_like(present[..., :1])], -1)
+        memory = torch.cat([state.to(present.dtype), present], 1)
         n_frames, n_memory = x.shape[1], memory.shape[1]
-        keys, values = self.key_value(memory[..., :-1]).unflatten(-1, (2, self.heads, -1)).unbind(2)
+        keys, values = memory[..., :-1].unflatten(-1, (2, self.heads, -1)).unbind(2)
         queries = self.query(normed).unflatten(-1, (self.heads, -1))
         # Frame t stands at place t + window - 1 of the memory.
         place = torch.arange(n_frames, device=x.device) + self.window - 1
