@@ -177,7 +177,7 @@ Where Xor Acos Acosh Asin Asinh Atan Atanh Cos Cosh Sin Sinh Tan Tanh Dequantize
 QuantizeLinear RotaryEmbedding
 """
 ACTIVATIONS = """
-BiasGelu Celu Elu FastGelu Gelu HardSigmoid HardSwish Hardmax LeakyRelu LogSoftmax Mish PRelu QuickGelu Relu Selu Shrink
+BiasGelu Celu Elu Erf FastGelu Gelu HardSigmoid HardSwish Hardmax LeakyRelu LogSoftmax Mish PRelu QuickGelu Relu Selu Shrink
 Sigmoid Softmax Softplus Softsign Swish ThresholdedRelu
 """
 NORMALISATION = """
