@@ -100,7 +100,7 @@ def pure_recipe():
         Stage("adversarial", 2, ("guide", "quantizer", "decoder"), learned | rivals, **aimed),
         Stage("unfrozen", 2, ("encoder", "quantizer", "decoder"), {"mel": 15.0, "latent": 1.0, "commitment": 1.0}, **aimed),
     )
-    return Recipe("pure", stages, system, DiscriminatorConfig((64,), (128,), channels=2, depth=2), bfloat16=False)
+    return Recipe("pure", stages, system, DiscriminatorConfig((64,), (128,), channels=2, depth=2))
 
 
 def dual_branch_recipe():
@@ -118,7 +118,7 @@ def dual_branch_recipe():
         Stage("both", 2, both, known | unknown | quantizers, "quantized", **common),
         Stage("unsupervised", 2, both, unknown | quantizers, "quantized", paired=False, **common),
     )
-    return Recipe("dual", stages, system, DiscriminatorConfig((64,), (128,), channels=2, depth=2), bfloat16=False)
+    return Recipe("dual", stages, system, DiscriminatorConfig((64,), (128,), channels=2, depth=2))
 
 
 @pytest.mark.parametrize("make", [pure_recipe, dual_branch_recipe])

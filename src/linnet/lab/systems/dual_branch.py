@@ -270,7 +270,7 @@ class DualBranchCodec(StreamingSystem):
 def least_squares(speech: Tensor, noise: Tensor, mixture: Tensor) -> Tensor:
     """The weights of speech and noise whose sum comes nearest to the mixture (eq. 1): `[batch, n]` each -> `[batch, 2]`."""
     # What is added to the powers keeps a silent branch, or two equal ones, from being divided by.
-    floor = 1e-3 * mixture.square().mean(1) + 1e-9
+    floor = 1e-4 * mixture.square().mean(1) + 1e-9
     speech_power, noise_power = speech.square().mean(1) + floor, noise.square().mean(1) + floor
     shared, with_speech, with_noise = (speech * noise).mean(1), (speech * mixture).mean(1), (noise * mixture).mean(1)
     determinant = speech_power * noise_power - shared.square()
