@@ -200,7 +200,7 @@ def card(codec: Codec, recipe: Recipe, progress: object, name: str | None) -> di
     names = ["base", *(f"residual_{layer}" for layer in range(2, config.spectrum_layers + 1))]
     names += [f"phase_{layer}" for layer in range(config.spectrum_layers + 1, config.n_layers + 1)]
     return {
-        "format": 1,
+        "format": 2,
         "name": name or recipe.name,
         "system": f"source-filter codec, head {config.head!r}" + (", removes noise" if config.enhancer_blocks else ""),
         "sample_rate": config.sample_rate,
