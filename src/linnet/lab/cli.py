@@ -200,7 +200,7 @@ def card(system: System, recipe: Recipe, progress: object, name: str | None) -> 
     """The bundle's card, less the graphs' digests."""
     config = system.config
     return {
-        "format": 1,
+        "format": 2,
         "name": name or recipe.name,
         "system": system.description,
         "sample_rate": config.sample_rate,
