@@ -3,11 +3,11 @@
 import itertools
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sessions import Session
 
 from linnet.lab.export import export_decoder, export_encoder
 from linnet.lab.systems.codec import Codec
@@ -41,31 +41,6 @@ def speechlike(frames=FRAMES, seed=0):
     time = np.arange(frames * HOP) / 16000
     tone = sum(np.sin(2 * np.pi * 140 * k * time) / k for k in range(1, 9))
     return (0.1 * tone * (np.sin(20 * time) > 0) + 0.01 * rng.standard_normal(len(time))).astype(np.float32)
-
-
-class Session:
-    """A graph with the states of some streams."""
-
-    def __init__(self, graph):
-        self.session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-        self.reset()
-
-    def reset(self, streams=1):
-        kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
-        self.data, *states = self.session.get_inputs()
-        shapes = [[streams if size == "streams" else size for size in state.shape] for state in states]
-        self.states = {state.name: np.zeros(shape, kinds[state.type]) for state, shape in zip(states, shapes, strict=True)}
-
-    def together(self, data):
-        """Several streams' frames, `[frames, streams, width]`."""
-        output, *states = self.session.run(None, {self.data.name: data, **self.states})
-        self.states = dict(zip(self.states, states, strict=True))
-        return output
-
-    def __call__(self, data):
-        """One stream's samples `[n]` or codes `[frames, layers]`, and the other in return."""
-        output = self.together(data.reshape(-1, 1, self.data.shape[-1]))[:, 0]
-        return output if output.dtype == np.int64 else output.reshape(-1)
 
 
 @pytest.fixture(scope="module", params=["source-filter", "free", "phase", "enhancer"])
