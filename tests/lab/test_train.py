@@ -276,6 +276,10 @@ feature_matching = 1.0
     whole, kept = load_checkpoint(last), load_checkpoint(small)
     assert (kept.recipe, kept.progress, kept.average) == (whole.recipe, whole.progress, {})
     torch.testing.assert_close(kept.weights, whole.average, atol=1e-4, rtol=1e-3)
+    first = next((tmp_path / "run").glob("stage1-*"))
+    assert CliRunner().invoke(slim_checkpoint, [str(first), str(last), str(small)]).exit_code == 0
+    both = [load_checkpoint(path).average["decoder.norm.weight"] for path in (first, last)]
+    torch.testing.assert_close(load_checkpoint(small).weights["decoder.norm.weight"], sum(both) / 2)
     again = CliRunner().invoke(train, options)
     assert again.exit_code == 2
     assert "--resume" in again.output

@@ -188,12 +188,21 @@ def export(checkpoint: Path, out: Path, name: str | None, weights: str) -> None:
 
 
 @click.command(name="slim")
-@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "checkpoints",
+    nargs=-1,
+    required=True,
+    metavar="CHECKPOINT...",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
-def slim_checkpoint(checkpoint: Path, out: Path) -> None:
-    """Keep the averaged weights of CHECKPOINT alone, in half precision: what to go on from, or to export, elsewhere."""
-    save_checkpoint(out, slim(load_checkpoint(checkpoint)))
-    click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB of {checkpoint.stat().st_size / 1e6:.1f}")
+def slim_checkpoint(checkpoints: tuple[Path, ...], out: Path) -> None:
+    """Keep a checkpoint's averaged weights alone, in half precision: what to go on from, or to export, elsewhere.
+
+    Of several the mean: the ends of two ways from one place are often better together than alone.
+    """
+    save_checkpoint(out, slim([load_checkpoint(path) for path in checkpoints]))
+    click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB of {sum(path.stat().st_size for path in checkpoints) / 1e6:.1f}")
 
 
 def card(system: System, recipe: Recipe, progress: object, name: str | None) -> dict:
