@@ -82,6 +82,24 @@ def test_clipping_steps_lines_and_colour_change_what_is_heard_only():
         assert np.isfinite(heard).all()
 
 
+def test_of_exclusive_degradations_one_strikes_in_its_share_of_the_pieces():
+    config = DegradeConfig(
+        exclusive=True, room_probability=1 / 3, noise_probability=1 / 3, snr_db=(-40.0, -40.0), early_ms=1.0
+    )  # fmt: skip
+    degrader, click = Degrader(config, SPEECH, NOISE, ROOMS), np.zeros(4000, np.float32)
+    click[100] = 0.1
+    rng, kinds = np.random.default_rng(0), []
+    for _ in range(300):
+        heard, target = degrader(click, rng)
+        noisy, reverberant = abs(heard[50]) > 0, abs(heard[100 + 320]) > 0.04
+        kinds.append("noisy" if noisy else "reverberant" if reverberant else "clean")
+        assert abs(target[100 + 320]) < 1e-6
+    for kind in ("clean", "noisy", "reverberant"):
+        assert kinds.count(kind) == pytest.approx(100, abs=25)
+    with pytest.raises(ValueError, match=r"sum up to 1\.2"):
+        DegradeConfig(exclusive=True, room_probability=0.6, noise_probability=0.6)
+
+
 def test_what_the_corpus_lacks_is_said():
     with pytest.raises(ValueError, match="no room responses"):
         Degrader(DegradeConfig(room_probability=0.5), SPEECH, NOISE, None)

@@ -26,6 +26,8 @@ class DegradeConfig:
     decay faster by up to `room_damping_db_s`, of whose reflections `early_ms` stay in the target. Babble: a second voice at
     `babble_snr_db`. Band: low-pass between the limits, in Hz. Colour: a smooth random response within `colour_db`. Gain: a
     sudden step within `gain_db`. Clip: the loudest share within `clip_share` is cut off. Line: 8-bit mu-law companding.
+
+    Each strikes by itself; if `exclusive`, one at most in a piece, and probabilities are shares of the pieces.
     """
 
     noise_probability: float = 0.0
@@ -49,11 +51,19 @@ class DegradeConfig:
     clip_probability: float = 0.0
     clip_share: tuple[float, float] = (0.0005, 0.02)
     line_probability: float = 0.0
+    exclusive: bool = False
+
+    def __post_init__(self) -> None:
+        if self.exclusive and (total := sum(self._probabilities())) > 1 + 1e-9:
+            raise ValueError(f"one degradation at most is to strike, but their shares sum up to {total:g}, more than 1")
+
+    def _probabilities(self) -> list[float]:
+        return [getattr(self, field.name) for field in fields(self) if field.name.endswith("_probability")]
 
     @property
     def active(self) -> bool:
         """Whether anything can strike."""
-        return any(getattr(self, field.name) > 0 for field in fields(self) if field.name.endswith("_probability"))
+        return any(probability > 0 for probability in self._probabilities())
 
 
 class Degrader:
@@ -73,9 +83,15 @@ class Degrader:
     def __call__(self, clean: Samples, rng: np.random.Generator) -> tuple[Samples, Samples]:
         """Clean `[samples]` -> degraded and target, `[samples]` each."""
         config = self.config
+        # Where one at most may strike, one number falls into the share of one, or beyond them all.
+        ahead = float(rng.random()) if config.exclusive else 0.0
 
         def strikes(probability: float) -> bool:
-            return bool(rng.random() < probability)
+            nonlocal ahead
+            if not config.exclusive:
+                return bool(rng.random() < probability)
+            ahead -= probability
+            return -probability <= ahead < 0
 
         heard = target = clean
         if strikes(config.room_probability):
