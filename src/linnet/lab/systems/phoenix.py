@@ -22,6 +22,7 @@ from torch import nn
 
 from linnet.lab.dsp.fourier import RealFourier
 from linnet.lab.dsp.pitch import PitchLabels
+from linnet.lab.nn.bands import Analysis, BandsDown, BandsGru, BandsUp, ComplexConv, Synthesis
 from linnet.lab.nn.blocks import (
     CausalConv,
     CausalConvTranspose,
@@ -33,7 +34,6 @@ from linnet.lab.nn.blocks import (
     Stateless,
     weight_normalised,
 )
-from linnet.lab.nn.spectral import Analysis, BandsDown, BandsGru, BandsUp, ComplexConv, Synthesis
 from linnet.lab.quant.residual import ResidualQuantizer
 from linnet.lab.systems.plain import PlainCodec
 

@@ -3,7 +3,7 @@
 import torch
 
 from linnet.lab.dsp.fourier import RealFourier
-from linnet.lab.nn.spectral import Analysis, BandsDown, BandsGru, BandsUp, ComplexConv, Synthesis
+from linnet.lab.nn.bands import Analysis, BandsDown, BandsGru, BandsUp, ComplexConv, Synthesis
 
 
 def test_the_transform_is_the_transform():
