@@ -65,6 +65,18 @@ def test_a_room_keeps_its_early_echo_in_the_target_and_adds_no_delay():
     np.testing.assert_allclose(target[[1000, 1320, 2280]], [0.1, 0.05, 0.0], rtol=1e-3, atol=1e-6)
 
 
+def test_noise_or_a_room_are_one_choice():
+    config = DegradeConfig(noise_probability=1 / 3, room_probability=1 / 3, noise_or_room=True, snr_db=(20.0, 20.0))
+    degrader, echoing = Degrader(config, SPEECH, NOISE, ROOMS), degraded(room_probability=1.0)[0]
+    cases = []
+    for seed in range(60):
+        heard, target = degrader(CLEAN, np.random.default_rng(seed))
+        in_a_room = not np.array_equal(target, CLEAN)
+        assert not in_a_room or np.array_equal(heard, echoing)
+        cases.append("room" if in_a_room else "clean" if np.array_equal(heard, CLEAN) else "noise")
+    assert min(cases.count(case) for case in ("clean", "room", "noise")) > 10
+
+
 def test_a_band_limit_takes_what_lies_above():
     rng = np.random.default_rng(2)
     noise = rng.standard_normal(RATE).astype(np.float32)
@@ -80,24 +92,6 @@ def test_clipping_steps_lines_and_colour_change_what_is_heard_only():
         np.testing.assert_array_equal(target, CLEAN)
         assert 1e-4 < level(heard - CLEAN) < 0.5
         assert np.isfinite(heard).all()
-
-
-def test_of_exclusive_degradations_one_strikes_in_its_share_of_the_pieces():
-    config = DegradeConfig(
-        exclusive=True, room_probability=1 / 3, noise_probability=1 / 3, snr_db=(-40.0, -40.0), early_ms=1.0
-    )  # fmt: skip
-    degrader, click = Degrader(config, SPEECH, NOISE, ROOMS), np.zeros(4000, np.float32)
-    click[100] = 0.1
-    rng, kinds = np.random.default_rng(0), []
-    for _ in range(300):
-        heard, target = degrader(click, rng)
-        noisy, reverberant = abs(heard[50]) > 0, abs(heard[100 + 320]) > 0.04
-        kinds.append("noisy" if noisy else "reverberant" if reverberant else "clean")
-        assert abs(target[100 + 320]) < 1e-6
-    for kind in ("clean", "noisy", "reverberant"):
-        assert kinds.count(kind) == pytest.approx(100, abs=25)
-    with pytest.raises(ValueError, match=r"sum up to 1\.2"):
-        DegradeConfig(exclusive=True, room_probability=0.6, noise_probability=0.6)
 
 
 def test_what_the_corpus_lacks_is_said():

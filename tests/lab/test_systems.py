@@ -6,11 +6,11 @@ The default system's hand-written graphs have their own tests (test_system.py).
 import itertools
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sessions import Session
 from torch import nn
 
 from linnet.lab.export import trace_graphs
@@ -74,7 +74,7 @@ def codec(request):
 
 @pytest.fixture(scope="module")
 def graphs(codec):
-    return [onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]) for graph in trace_graphs(codec)]
+    return [Session(graph) for graph in trace_graphs(codec)]
 
 
 def noise(codec, frames=FRAMES, seed=0):
@@ -83,13 +83,8 @@ def noise(codec, frames=FRAMES, seed=0):
 
 def run(session, *pieces):
     """A graph from silence over consecutive pieces."""
-    data, *states = session.get_inputs()
-    known = [np.zeros(state.shape, np.float32) for state in states]
-    outputs = []
-    for piece in pieces:
-        output, *known = session.run(None, {data.name: piece, **{s.name: v for s, v in zip(states, known, strict=True)}})
-        outputs.append(output)
-    return np.concatenate(outputs)
+    session.reset()
+    return np.concatenate([session(piece) for piece in pieces])
 
 
 def test_graphs_equal_the_lab(codec, graphs):
@@ -115,6 +110,20 @@ def test_stream_equals_batch(codec, graphs, cuts):
     assert (run(encoder, *(samples[a * hop : b * hop] for a, b in pieces)) == codes).mean() > 0.95
     heard = run(decoder, codes)
     np.testing.assert_allclose(run(decoder, *(codes[a:b] for a, b in pieces)), heard, atol=1e-4 * np.abs(heard).max())
+
+
+def test_streams_in_a_batch_do_not_know_of_each_other(codec, graphs):
+    encoder, decoder = graphs
+    voices = [noise(codec, seed=seed).numpy() for seed in range(2)]
+    alone = [run(encoder, voice) for voice in voices]
+    encoder.reset(2)
+    codes = encoder.together(np.stack([voice.reshape(FRAMES, -1) for voice in voices], 1))
+    assert (codes == np.stack(alone, 1)).mean() > 0.95
+    decoder.reset(2)
+    heard = decoder.together(codes)
+    for place in range(2):
+        expected = run(decoder, codes[:, place])
+        np.testing.assert_allclose(heard[:, place].reshape(-1), expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_the_delay_is_as_declared(codec):

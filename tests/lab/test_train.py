@@ -119,7 +119,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(packed, tmp_path):
     data = Data(packed, None)
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
-    list(Trainer(recipe(), data, tmp_path / "whole").run(1.0))
+    list(Trainer(recipe(), data, tmp_path / "whole", workers=1).run(1.0))
     last = tmp_path / "parts" / "last.safetensors"
     sessions = 0
     # A budget of no hours ends each session after one step.

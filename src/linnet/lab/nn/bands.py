@@ -71,8 +71,8 @@ class ComplexConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = torch.cat([torch.cat([self.real, -self.imaginary], 1), torch.cat([self.imaginary, self.real], 1)])
-        y = F.conv1d(x.flatten(0, 1).transpose(1, 2), weight, self.bias, padding=weight.shape[-1] // 2)
-        return y.transpose(1, 2).unflatten(0, (x.shape[0], -1))
+        y = F.conv2d(x.permute(0, 3, 1, 2), weight.unsqueeze(2), self.bias, padding=(0, self.real.shape[-1] // 2))
+        return y.permute(0, 2, 3, 1)
 
 
 class BandsDown(nn.Module):

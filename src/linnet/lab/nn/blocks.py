@@ -222,11 +222,15 @@ class Stateless(nn.Module):
         return self.layer(x), state
 
 
-class OneChannel(nn.Module):
-    """A signal `[batch, n]` as a single channel `[batch, n, 1]`: a layer."""
+class NewAxis(nn.Module):
+    """A layer that makes `[batch, n]` a single channel, `[batch, n, 1]`, or with `axis` 2 a frame a single bin."""
+
+    def __init__(self, axis: int = -1):
+        super().__init__()
+        self.axis = axis
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.unsqueeze(-1)
+        return x.unsqueeze(self.axis)
 
 
 class Delay(nn.Module):

@@ -19,7 +19,7 @@ from itertools import pairwise
 from torch import nn
 
 from linnet.lab.dsp.pitch import PitchLabels
-from linnet.lab.nn.blocks import CausalConv, CausalConvTranspose, Chain, OneChannel, Residual, Stateless, weight_normalised
+from linnet.lab.nn.blocks import CausalConv, CausalConvTranspose, Chain, NewAxis, Residual, Stateless, weight_normalised
 from linnet.lab.quant.residual import ResidualQuantizer
 from linnet.lab.systems.plain import PlainCodec
 
@@ -188,7 +188,7 @@ class LracBaseline(PlainCodec):
 
 def make_encoder(side: Side) -> Chain:
     """Samples `[batch, frames * HOP]` -> latent `[batch, frames, dim]`."""
-    blocks: list[nn.Module] = [Stateless(OneChannel()), CausalConv(1, side.channels[0], FIRST_KERNEL)]
+    blocks: list[nn.Module] = [Stateless(NewAxis()), CausalConv(1, side.channels[0], FIRST_KERNEL)]
     for (inputs, outputs), stride, units in zip(pairwise(side.channels), side.strides, side.units, strict=True):
         blocks += [_residual(inputs, unit) for unit in units]
         blocks += [Stateless(nn.ELU()), CausalConv(inputs, outputs, 2 * stride, stride=stride)]

@@ -27,7 +27,7 @@ from linnet.lab.nn.blocks import (
     CausalConv,
     CausalConvTranspose,
     Chain,
-    OneChannel,
+    NewAxis,
     Residual,
     ResidualLstm,
     Snake,
@@ -143,7 +143,7 @@ def decoder_lookahead() -> list[tuple[int, int]]:
 
 def time_encoder() -> Chain:
     """T-T's encoder, the decoder's mirror image but causal: as `frequency_encoder`."""
-    blocks: list[nn.Module] = [Stateless(OneChannel()), CausalConv(1, TIME_DOWN_CHANNELS[0], LAST_KERNEL)]
+    blocks: list[nn.Module] = [Stateless(NewAxis()), CausalConv(1, TIME_DOWN_CHANNELS[0], LAST_KERNEL)]
     for (inputs, outputs), stride, kernel in zip(
         pairwise(TIME_DOWN_CHANNELS), reversed(TIME_STRIDES), reversed(TIME_KERNELS), strict=True
     ):
@@ -156,7 +156,7 @@ def time_encoder() -> Chain:
 def frequency_decoder(compression: float) -> Chain:
     """F-F's decoder, the encoder's mirror image: as `time_decoder`, `WINDOW - HOP` late by its overlap."""
     width = BANDS_UP_CHANNELS[0]
-    blocks: list[nn.Module] = [Stateless(nn.Linear(LATENT, width)), Stateless(nn.Unflatten(2, (1, width)))]
+    blocks: list[nn.Module] = [Stateless(nn.Linear(LATENT, width)), Stateless(NewAxis(2))]
     bins = 1
     for (inputs, outputs), factor in zip(pairwise(BANDS_UP_CHANNELS), reversed(BANDS_FACTORS), strict=True):
         blocks += [_recurrence(bins, inputs), Stateless(BandsUp(inputs, outputs, factor)), Snake(outputs)]
