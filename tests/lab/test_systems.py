@@ -17,6 +17,8 @@ from linnet.lab.export import trace_graphs
 from linnet.lab.nn.blocks import CausalConv, CausalConvTranspose, Chain, ResidualGru, ResidualLstm, Snake, WindowedAttention
 from linnet.lab.quant.residual import ResidualQuantizer
 from linnet.lab.systems.base import Example, keep_layers
+from linnet.lab.systems.lrac import LracBaseline, LracConfig
+from linnet.lab.systems.phoenix import PhoenixCodec, PhoenixConfig
 from linnet.lab.systems.plain import PlainCodec
 
 FRAMES = 12
@@ -50,17 +52,24 @@ def toy():
     return PlainCodec(Config(), Waveform(*sending, sending=True), quantizer, Waveform(*receiving, sending=False), delay=0)
 
 
-SYSTEMS = {"toy": toy}
+SYSTEMS = {
+    "toy": toy,
+    "LRAC, Track 1": lambda: LracBaseline(LracConfig(track=1)),
+    "LRAC, Track 2": lambda: LracBaseline(LracConfig(track=2)),
+    "phoenix": lambda: PhoenixCodec(PhoenixConfig()),
+    "phoenix, F-F": lambda: PhoenixCodec(PhoenixConfig(architecture="F-F")),
+    "phoenix, T-T": lambda: PhoenixCodec(PhoenixConfig(architecture="T-T")),
+}
 
 
 @pytest.fixture(scope="module", params=SYSTEMS)
 def codec(request):
     torch.manual_seed(0)
-    codec = SYSTEMS[request.param]()
+    codec = SYSTEMS[request.param]().eval()
     # Codebooks that say something, so that no code is a matter of rounding.
     latent = codec.latent(noise(codec, 400).unsqueeze(0)).detach()
     codec.quantizer.fit(latent, torch.Generator().manual_seed(0))
-    return codec.eval().requires_grad_(False)
+    return codec.requires_grad_(False)
 
 
 @pytest.fixture(scope="module")

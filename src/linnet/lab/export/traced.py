@@ -6,6 +6,7 @@ systems to be compared, not to be shipped in an application.
 
 from __future__ import annotations
 
+import copy
 import io
 import warnings
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from linnet.lab.nn.blocks import State, flatten_state, unflatten_state
 from linnet.lab.systems.plain import PlainCodec
@@ -25,13 +27,27 @@ _FRAMES, _STREAMS = 7, 3
 def trace_graphs(codec: PlainCodec) -> tuple[bytes, bytes]:
     """The encoder's graph, `samples` float32 `[frames, streams, hop]` and states -> `codes` int64 `[frames, streams, layers]`,
     new states; and the decoder's, the other way."""
-    codec = codec.eval()
+    codec = _multiplied_out(codec).eval()
     sending, receiving = codec.initial_states(_STREAMS)
     encoder = _Side(codec, lambda x, state: codec.encode_step(x.flatten(1), state), sending)
     decoder = _Side(codec, lambda x, state: _framed(codec, *codec.decode_step(x, state)), receiving)
     samples = torch.zeros(_FRAMES, _STREAMS, codec.config.hop)
     codes = torch.zeros(_FRAMES, _STREAMS, codec.config.n_layers, dtype=torch.int64)
     return _trace(encoder.eval(), "samples", samples, "codes"), _trace(decoder.eval(), "codes", codes, "samples")
+
+
+def _multiplied_out(codec: PlainCodec) -> PlainCodec:
+    """A copy whose normalised weights are plain ones."""
+    codec = copy.deepcopy(codec)
+    for module in codec.modules():
+        if parametrize.is_parametrized(module):
+            # Torch's own removal would change the class, which the copy shares with the original.
+            weight: Any = module.weight
+            plain = parametrize.type_before_parametrizations(module)
+            del module.parametrizations
+            module.__class__ = plain
+            module.weight = nn.Parameter(weight)
+    return codec
 
 
 def _framed(codec: PlainCodec, samples: Tensor, state: State) -> tuple[Tensor, State]:

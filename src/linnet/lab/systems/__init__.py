@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from linnet.lab.systems.base import System, SystemConfig
 from linnet.lab.systems.codec import Codec
+from linnet.lab.systems.lrac import LracBaseline, LracConfig
+from linnet.lab.systems.phoenix import PhoenixCodec, PhoenixConfig
 from linnet.lab.systems.source_filter import SourceFilterConfig
 
-SYSTEMS: dict[str, tuple[type, type[System]]] = {"source-filter": (SourceFilterConfig, Codec)}
+SYSTEMS: dict[str, tuple[type, type[System]]] = {
+    "source-filter": (SourceFilterConfig, Codec),
+    "lrac-baseline": (LracConfig, LracBaseline),
+    "phoenix": (PhoenixConfig, PhoenixCodec),
+}
 """Configuration and system of every kind."""
 
 
