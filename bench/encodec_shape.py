@@ -132,7 +132,7 @@ class Side(nn.Module):
 
 
 class Encoder(Side):
-    """`samples [T * 320] -> codes [T, 8]`, with the residual quantizer's search."""
+    """`samples [T, 1, 320] -> codes [T, 1, 8]`, with the residual quantizer's search."""
 
     def __init__(self) -> None:
         width = FILTERS
@@ -144,17 +144,17 @@ class Encoder(Side):
         self.codebooks = nn.Parameter(torch.randn(CODEBOOKS, CODEBOOK_SIZE, DIMENSION))
 
     def forward(self, samples: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        latent, new = self.run(samples[None, None], states)
+        latent, new = self.run(samples.reshape(1, 1, -1), states)
         residual, codes = latent[0].transpose(0, 1), []
         for book in self.codebooks.unbind():
             distance = book.pow(2).sum(1) - 2 * residual @ book.transpose(0, 1)
             codes.append(distance.argmin(1))
             residual = residual - nn.functional.embedding(codes[-1], book)
-        return torch.stack(codes, 1), *new
+        return torch.stack(codes, 1)[:, None], *new
 
 
 class Decoder(Side):
-    """`codes [T, 8] -> samples [T * 320]`."""
+    """`codes [T, 1, 8] -> samples [T, 1, 320]`."""
 
     def __init__(self) -> None:
         width = FILTERS * 2 ** len(RATIOS)
@@ -166,7 +166,7 @@ class Decoder(Side):
         self.codebooks = nn.Parameter(torch.randn(CODEBOOKS, CODEBOOK_SIZE, DIMENSION))
 
     def forward(self, codes: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        books = zip(codes.unbind(1), self.codebooks.unbind(), strict=True)
+        books = zip(codes[:, 0].unbind(1), self.codebooks.unbind(), strict=True)
         latent = torch.stack([nn.functional.embedding(column, book) for column, book in books]).sum(0)
         samples, new = self.run(latent.transpose(0, 1)[None], states)
-        return samples[0, 0], *new
+        return samples.reshape(-1, 1, HOP), *new

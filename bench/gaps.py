@@ -29,7 +29,7 @@ def levels(codec: Codec, codes: np.ndarray, start: int) -> tuple[list[float], li
     hop, count = codec.card.hop, round(GAP_MS * RATE / 1000 / codec.card.hop)
     gappy = codes.copy()
     gappy[start : start + count] = -1
-    alone = codec.decoder_graph.stream()(gappy)[codec.card.delay :]
+    alone = codec.decoder_graph.stream()(gappy).reshape(-1)[codec.card.delay :]
     faded, clean = codec.decode_codes(gappy), codec.decode_codes(codes)
     begin, end = start * hop, (start + count) * hop
     inside = [[decibels(sound[begin + ms * RATE // 1000 :][:SPAN]) for ms in IN_GAP_MS] for sound in (alone, faded)]

@@ -27,7 +27,7 @@ import click
 import numpy as np
 from floor import Reading, Work, products, work
 
-from linnet.runtime.codec import BLOCK_FRAMES
+from linnet.runtime.graph import BLOCK_FRAMES
 
 Array = np.ndarray
 Stream = Callable[[Sequence], object]  # runs the next data, and keeps the state
@@ -147,7 +147,7 @@ def bundle_subjects(model: str) -> list[Subject]:
     rng = np.random.default_rng(0)
     sizes = [column.size for column in card.columns]
     makers = {
-        "encoder": lambda frames: rng.uniform(-0.1, 0.1, frames * card.hop).astype(np.float32),
+        "encoder": lambda frames: rng.uniform(-0.1, 0.1, (frames, card.hop)).astype(np.float32),
         "decoder": lambda frames: rng.integers(0, sizes, (frames, len(sizes))),
     }
     subjects = []
@@ -162,7 +162,7 @@ def bundle_subjects(model: str) -> list[Subject]:
         return pack_packets(makers["decoder"](frames), card.layout, card.layout.n_layers)
 
     for side, start, make in (
-        ("encoder", lambda: codec.encoder().push, makers["encoder"]),
+        ("encoder", lambda: codec.encoder().push, lambda frames: makers["encoder"](frames).reshape(-1)),
         ("decoder", lambda: codec.decoder().push, packets),
     ):
         subjects.append(Subject(f"{card.name}, packets", side, card.sample_rate, card.hop, start, make))
@@ -170,7 +170,7 @@ def bundle_subjects(model: str) -> list[Subject]:
 
 
 def feeds(graph, make: Callable[[int], Array], frames: int) -> dict[str, Array]:
-    return dict(zip(graph.inputs, [make(frames), *graph.initial_state()], strict=True))
+    return dict(zip(graph.inputs, [make(frames)[:, np.newaxis], *graph.stream().save().values()], strict=True))
 
 
 def c_subjects() -> list[Subject]:
@@ -205,13 +205,13 @@ def encodec_subjects() -> list[Subject]:
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     firsts = {
-        "encoder": lambda frames: rng.uniform(-0.1, 0.1, frames * encodec.HOP).astype(np.float32),
+        "encoder": lambda frames: rng.uniform(-0.1, 0.1, (frames, encodec.HOP)).astype(np.float32),
         "decoder": lambda frames: rng.integers(0, encodec.CODEBOOK_SIZE, (frames, encodec.CODEBOOKS)),
     }
     subjects = []
     for side, network in (("encoder", encodec.Encoder().eval()), ("decoder", encodec.Decoder().eval())):
         first, states = firsts[side], [state.numpy() for state in network.initial()]
-        folded = export(type(network)().eval().fold(), first(8), states)
+        folded = export(type(network)().eval().fold(), first(8)[:, np.newaxis], states)
         for runtime, start in (("torch", partial(torch_stream, network, states)), ("onnx", Graph(folded).stream)):
             name = f"EnCodec, {runtime}"
             subjects.append(Subject(name, side, encodec.SAMPLE_RATE, encodec.HOP, start, first))
@@ -225,7 +225,7 @@ def torch_stream(network, states: list[Array]) -> Stream:
 
     def step(data: Array) -> None:
         with torch.inference_mode():
-            _, *state[:] = network(torch.from_numpy(data), *state)
+            _, *state[:] = network(torch.from_numpy(data[:, np.newaxis]), *state)
 
     return step
 

@@ -17,7 +17,8 @@ import soundfile
 from linnet.bits import Geometry, Header, Reader, Writer, keep_layers
 from linnet.runtime.audio import AudioError, Samples, to_mono
 from linnet.runtime.channel import LossyChannel
-from linnet.runtime.codec import Codec, CodeDecoder, CodeEncoder
+from linnet.runtime.codec import Codec
+from linnet.runtime.streams import CodeDecoder, CodeEncoder
 from linnet.writing import FileError, replacing
 
 PIPE = "-"

@@ -43,12 +43,12 @@ def toy_encoder() -> bytes:
         helper.make_node("Cast", ["positive"], ["codes"], to=TensorProto.INT64),
     ]
     constants = {
-        "frames": np.array([-1, HOP], np.int64),
+        "frames": np.array([-1, 1, HOP], np.int64),
         "unit": np.eye(HOP, dtype=np.float32),
         "scale": np.array(LEVELS // 2, np.float32),
     }
-    inputs = [("samples", TensorProto.FLOAT, ["samples"])]
-    return toy_graph(inputs, [("codes", TensorProto.INT64, ["T", HOP])], nodes, constants)
+    inputs = [("samples", TensorProto.FLOAT, ["T", "streams", HOP])]
+    return toy_graph(inputs, [("codes", TensorProto.INT64, ["T", 1, HOP])], nodes, constants)
 
 
 def toy_decoder() -> bytes:
@@ -59,18 +59,20 @@ def toy_decoder() -> bytes:
         helper.make_node("Div", ["signed", "scale"], ["x"]),
         helper.make_node("Reshape", ["x", "flat"], ["now"]),
         helper.make_node("Concat", ["state_tail", "now"], ["all"], axis=0),
-        helper.make_node("Slice", ["all", "zero", "end"], ["samples"]),
+        helper.make_node("Slice", ["all", "zero", "end"], ["late"]),
+        helper.make_node("Reshape", ["late", "frames"], ["samples"]),
         helper.make_node("Slice", ["all", "end", "far"], ["new_state_tail"]),
     ]
     constants = {
         "scale": np.array(LEVELS // 2, np.float32),
         "flat": np.array([-1], np.int64),
+        "frames": np.array([-1, 1, HOP], np.int64),
         "zero": np.array([0], np.int64),
         "end": np.array([-DELAY], np.int64),
         "far": np.array([2**31], np.int64),
     }
-    inputs = [("codes", TensorProto.INT64, ["T", HOP]), ("state_tail", TensorProto.FLOAT, [DELAY])]
-    outputs = [("samples", TensorProto.FLOAT, ["samples"]), ("new_state_tail", TensorProto.FLOAT, [DELAY])]
+    inputs = [("codes", TensorProto.INT64, ["T", "streams", HOP]), ("state_tail", TensorProto.FLOAT, [DELAY])]
+    outputs = [("samples", TensorProto.FLOAT, ["T", 1, HOP]), ("new_state_tail", TensorProto.FLOAT, [DELAY])]
     return toy_graph(inputs, outputs, nodes, constants)
 
 
@@ -134,7 +136,7 @@ def test_state_of_free_shape_is_an_error():
 @pytest.fixture
 def toy_bundle(tmp_path) -> Path:
     """The toy as a folder by the bundle contract."""
-    lines = ["format = 1", 'name = "toy"', 'system = "toy"', f"sample_rate = {RATE}", f"hop = {HOP}"]
+    lines = ["format = 2", 'name = "toy"', 'system = "toy"', f"sample_rate = {RATE}", f"hop = {HOP}"]
     lines += [f"delay = {DELAY}", f"latency_ms = {LATENCY_MS}"]
     for index in range(HOP):
         lines += ["[[columns]]", f'name = "sample_{index}"', "size = 256", f"layer = {1 + index}"]

@@ -12,13 +12,17 @@ from linnet.lab.nn.blocks import (
     CausalConvTranspose,
     Chain,
     ConvNeXt,
+    Delay,
     FeedForward,
+    Residual,
     ResidualGru,
     ResidualLstm,
     Snake,
+    Stateless,
     WindowedAttention,
     flatten_state,
     unflatten_state,
+    weight_normalised,
 )
 
 FRAMES, CHANNELS = 24, 8
@@ -34,6 +38,9 @@ BLOCKS = {
     "rotary attention": (lambda: WindowedAttention(CHANNELS, 2, 5, rotary=True), 1),
     "feed forward": (lambda: FeedForward(CHANNELS, 16), 1),
     "snake": (lambda: Snake(CHANNELS), 1),
+    "delay": (lambda: Delay(CHANNELS, 3), 1),
+    "residual": (lambda: Residual(CHANNELS, CausalConv(CHANNELS, CHANNELS, 5, dilation=2), lookahead=4), 1),
+    "residual that is causal": (lambda: Residual(CHANNELS, Stateless(torch.nn.ELU()), CausalConv(CHANNELS, CHANNELS, 3)), 1),
     "chain": (lambda: Chain(ConvNeXt(CHANNELS, 16), ResidualGru(CHANNELS), Snake(CHANNELS)), 1),
 }
 
@@ -86,3 +93,22 @@ def test_impossible_kernels_are_refused():
         CausalConv(4, 4, 2, stride=3)
     with pytest.raises(ValueError, match="gaps"):
         CausalConvTranspose(4, 4, 2, 3)
+
+
+def test_a_late_residual_is_a_centred_one():
+    """What an offline network with zeros on both sides says, as many frames late as it looks ahead."""
+    x = torch.randn(2, FRAMES, CHANNELS)
+    conv = CausalConv(CHANNELS, CHANNELS, 5, dilation=3)
+    late, _ = (block := Residual(CHANNELS, conv, lookahead=6))(x, block.initial_state(2))
+    centred = torch.nn.functional.conv1d(x.transpose(1, 2), conv.conv.weight, conv.conv.bias, padding=6, dilation=3)
+    torch.testing.assert_close(late[:, 6:], (x + centred.transpose(1, 2))[:, :-6])
+
+
+def test_weight_normalisation_changes_no_output_but_what_is_learned():
+    x = torch.randn(1, FRAMES, CHANNELS)
+    block = Chain(CausalConv(CHANNELS, 6, 3), CausalConvTranspose(6, 4, 4, 2), Stateless(torch.nn.Linear(4, 3)))
+    before, _ = block(x, block.initial_state(1))
+    plain = {name for name, _ in block.named_parameters()}
+    after, _ = weight_normalised(block)(x, block.initial_state(1))
+    torch.testing.assert_close(after, before)
+    assert len(list(block.parameters())) == len(plain) + 3

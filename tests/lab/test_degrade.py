@@ -65,6 +65,18 @@ def test_a_room_keeps_its_early_echo_in_the_target_and_adds_no_delay():
     np.testing.assert_allclose(target[[1000, 1320, 2280]], [0.1, 0.05, 0.0], rtol=1e-3, atol=1e-6)
 
 
+def test_noise_or_a_room_are_one_choice():
+    config = DegradeConfig(noise_probability=1 / 3, room_probability=1 / 3, noise_or_room=True, snr_db=(20.0, 20.0))
+    degrader, echoing = Degrader(config, SPEECH, NOISE, ROOMS), degraded(room_probability=1.0)[0]
+    cases = []
+    for seed in range(60):
+        heard, target = degrader(CLEAN, np.random.default_rng(seed))
+        in_a_room = not np.array_equal(target, CLEAN)
+        assert not in_a_room or np.array_equal(heard, echoing)
+        cases.append("room" if in_a_room else "clean" if np.array_equal(heard, CLEAN) else "noise")
+    assert min(cases.count(case) for case in ("clean", "room", "noise")) > 10
+
+
 def test_a_band_limit_takes_what_lies_above():
     rng = np.random.default_rng(2)
     noise = rng.standard_normal(RATE).astype(np.float32)

@@ -3,11 +3,11 @@
 import itertools
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sessions import Session
 
 from linnet.lab.export import export_decoder, export_encoder
 from linnet.lab.systems.codec import Codec
@@ -41,24 +41,6 @@ def speechlike(frames=FRAMES, seed=0):
     time = np.arange(frames * HOP) / 16000
     tone = sum(np.sin(2 * np.pi * 140 * k * time) / k for k in range(1, 9))
     return (0.1 * tone * (np.sin(20 * time) > 0) + 0.01 * rng.standard_normal(len(time))).astype(np.float32)
-
-
-class Session:
-    """A graph with its states."""
-
-    def __init__(self, graph):
-        self.session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-        self.reset()
-
-    def reset(self):
-        kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
-        self.data, *states = self.session.get_inputs()
-        self.states = {state.name: np.zeros(state.shape, kinds[state.type]) for state in states}
-
-    def __call__(self, data):
-        output, *states = self.session.run(None, {self.data.name: data, **self.states})
-        self.states = dict(zip(self.states, states, strict=True))
-        return output
 
 
 @pytest.fixture(scope="module", params=["source-filter", "free", "phase", "enhancer"])
@@ -132,6 +114,26 @@ def test_stream_equals_batch_in_the_graphs(graphs, packed, cuts, eight_bit):
     decoder.reset()
     parts = np.concatenate([decoder(whole[a:b]) for a, b in pieces])
     np.testing.assert_allclose(parts, heard, atol=1e-4 * np.abs(heard).max())
+
+
+@pytest.mark.parametrize("eight_bit", [False, True])
+def test_streams_in_a_batch_do_not_know_of_each_other(graphs, packed, eight_bit):
+    encoder, decoder = packed if eight_bit else graphs
+    voices = [speechlike(seed=seed) * np.float32(level) for seed, level in enumerate((1, 0.1, 3))]
+    alone = []
+    for lost, voice in enumerate(voices):
+        encoder.reset()
+        decoder.reset()
+        codes = encoder(voice)
+        codes[lost::7] = -1
+        alone.append((codes, decoder(codes)))
+    codes, samples = (np.stack(each, 1) for each in zip(*alone, strict=True))
+    encoder.reset(3)
+    decoder.reset(3)
+    together = encoder.together(np.stack(voices, 1).reshape(FRAMES, HOP, 3).transpose(0, 2, 1))
+    np.testing.assert_array_equal(together[codes >= 0], codes[codes >= 0])
+    heard = decoder.together(codes).transpose(0, 2, 1).reshape(-1, 3)
+    np.testing.assert_allclose(heard, samples, atol=1e-5 * np.abs(samples).max())
 
 
 def test_the_past_does_not_see_the_future(graphs):

@@ -6,11 +6,11 @@ The default system's hand-written graphs have their own tests (test_system.py).
 import itertools
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sessions import Session
 from torch import nn
 
 from linnet.lab.export import trace_graphs
@@ -19,6 +19,8 @@ from linnet.lab.quant.residual import ResidualQuantizer
 from linnet.lab.share import Share
 from linnet.lab.systems.base import Example, keep_layers
 from linnet.lab.systems.dual_branch import DualBranchCodec, DualBranchConfig, least_squares
+from linnet.lab.systems.lrac import LracBaseline, LracConfig
+from linnet.lab.systems.phoenix import PhoenixCodec, PhoenixConfig
 from linnet.lab.systems.plain import PlainCodec
 from linnet.lab.systems.pure import PureCodec, PureConfig
 from linnet.lab.train.recipe import Stage
@@ -64,23 +66,33 @@ def dual_branch():
     return DualBranchCodec(DualBranchConfig(**sizes, heads=2, span=5, bits=5, speech_layers=2, noise_layers=1, code_dim=4))
 
 
-SYSTEMS = {"toy": toy, "pure": lambda: pure(0), "pure with a guide": lambda: pure(1), "dual branch": dual_branch}
+SYSTEMS = {
+    "toy": toy,
+    "pure": lambda: pure(0),
+    "pure with a guide": lambda: pure(1),
+    "dual branch": dual_branch,
+    "LRAC, Track 1": lambda: LracBaseline(LracConfig(track=1)),
+    "LRAC, Track 2": lambda: LracBaseline(LracConfig(track=2)),
+    "phoenix": lambda: PhoenixCodec(PhoenixConfig()),
+    "phoenix, F-F": lambda: PhoenixCodec(PhoenixConfig(architecture="F-F")),
+    "phoenix, T-T": lambda: PhoenixCodec(PhoenixConfig(architecture="T-T")),
+}
 
 
 @pytest.fixture(scope="module", params=SYSTEMS)
 def codec(request):
     torch.manual_seed(0)
-    codec = SYSTEMS[request.param]()
+    codec = SYSTEMS[request.param]().eval()
     # Codebooks that say something, so that no code is a matter of rounding.
     samples = noise(codec, 400).unsqueeze(0)
     stage = Stage("fit", 1, codec.parts, {"latent": 1.0}, "quantized")
     codec.fit(stage, [Example(samples, samples, samples)], torch.Generator().manual_seed(0))
-    return codec.eval().requires_grad_(False)
+    return codec.requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
 def graphs(codec):
-    return [onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]) for graph in trace_graphs(codec)]
+    return [Session(graph) for graph in trace_graphs(codec)]
 
 
 def noise(codec, frames=FRAMES, seed=0):
@@ -89,13 +101,8 @@ def noise(codec, frames=FRAMES, seed=0):
 
 def run(session, *pieces):
     """A graph from silence over consecutive pieces."""
-    data, *states = session.get_inputs()
-    known = [np.zeros(state.shape, np.float32) for state in states]
-    outputs = []
-    for piece in pieces:
-        output, *known = session.run(None, {data.name: piece, **{s.name: v for s, v in zip(states, known, strict=True)}})
-        outputs.append(output)
-    return np.concatenate(outputs)
+    session.reset()
+    return np.concatenate([session(piece) for piece in pieces])
 
 
 def test_graphs_equal_the_lab(codec, graphs):
@@ -121,6 +128,20 @@ def test_stream_equals_batch(codec, graphs, cuts):
     assert (run(encoder, *(samples[a * hop : b * hop] for a, b in pieces)) == codes).mean() > 0.95
     heard = run(decoder, codes)
     np.testing.assert_allclose(run(decoder, *(codes[a:b] for a, b in pieces)), heard, atol=1e-4 * np.abs(heard).max())
+
+
+def test_streams_in_a_batch_do_not_know_of_each_other(codec, graphs):
+    encoder, decoder = graphs
+    voices = [noise(codec, seed=seed).numpy() for seed in range(2)]
+    alone = [run(encoder, voice) for voice in voices]
+    encoder.reset(2)
+    codes = encoder.together(np.stack([voice.reshape(FRAMES, -1) for voice in voices], 1))
+    assert (codes == np.stack(alone, 1)).mean() > 0.95
+    decoder.reset(2)
+    heard = decoder.together(codes)
+    for place in range(2):
+        expected = run(decoder, codes[:, place])
+        np.testing.assert_allclose(heard[:, place].reshape(-1), expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_the_delay_is_as_declared(codec):

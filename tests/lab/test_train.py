@@ -20,6 +20,8 @@ from linnet.lab.data.degrade import DegradeConfig
 from linnet.lab.dsp.pitch import PitchLabels
 from linnet.lab.losses.adversarial import DiscriminatorConfig
 from linnet.lab.systems.dual_branch import DualBranchConfig
+from linnet.lab.systems.lrac import LracConfig
+from linnet.lab.systems.phoenix import PhoenixConfig
 from linnet.lab.systems.pure import PureConfig
 from linnet.lab.systems.source_filter import SourceFilterConfig
 from linnet.lab.train.checkpoint import load_checkpoint
@@ -185,7 +187,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(packed, tmp_path):
     data = Data(packed, None)
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
-    list(Trainer(recipe(), data, tmp_path / "whole").run(1.0))
+    list(Trainer(recipe(), data, tmp_path / "whole", workers=1).run(1.0))
     last = tmp_path / "parts" / "last.safetensors"
     sessions = 0
     # A budget of no hours ends each session after one step.
@@ -202,6 +204,26 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(packed, tmp_path):
     assert whole.discriminators
     for name, tensor in whole.discriminators.items():
         torch.testing.assert_close(parts.discriminators[name], tensor, msg=name)
+
+
+@pytest.mark.parametrize("system", [LracConfig(track=1), LracConfig(track=2), PhoenixConfig()], ids=str)
+def test_published_systems_train(corpus, system, tmp_path):
+    """Every part learns, the quantizer from the first step on, with discriminators and without."""
+    packed = pack(corpus, "speech", "train", tmp_path, sample_rate=system.sample_rate, labels=system.labels, jobs=1)
+    losses = {"mel": 15.0, "latent": 1.0, "commitment": 1.0}
+    adversarial = {**losses, "adversarial": 1.0, "feature_matching": 1.0}
+    stages = tuple(
+        Stage(name, 2, ("encoder", "quantizer", "decoder"), weights, "quantized", batch=2, crops=CROPS)
+        for name, weights in (("calibrate", losses), ("refine", adversarial))
+    )
+    plan = Recipe("small", stages, system, DiscriminatorConfig((64,), (), channels=2, depth=2))
+    trainer = Trainer(plan, Data(packed, None), tmp_path)
+    before = {name: value.detach().clone() for name, value in trainer.codec.named_parameters()}
+    steps = list(trainer.run(1.0))
+    assert all(np.isfinite(value) for step in steps for value in step.values())
+    assert "adversarial" in steps[-1]
+    still = [name for name, value in trainer.codec.named_parameters() if torch.equal(value, before[name])]
+    assert not still
 
 
 def test_another_system_under_old_weights_is_refused(packed, tmp_path):
@@ -344,6 +366,10 @@ feature_matching = 1.0
     whole, kept = load_checkpoint(last), load_checkpoint(small)
     assert (kept.recipe, kept.progress, kept.average) == (whole.recipe, whole.progress, {})
     torch.testing.assert_close(kept.weights, whole.average, atol=1e-4, rtol=1e-3)
+    first = next((tmp_path / "run").glob("stage1-*"))
+    assert CliRunner().invoke(slim_checkpoint, [str(first), str(last), str(small)]).exit_code == 0
+    both = [load_checkpoint(path).average["decoder.norm.weight"] for path in (first, last)]
+    torch.testing.assert_close(load_checkpoint(small).weights["decoder.norm.weight"], sum(both) / 2)
     again = CliRunner().invoke(train, options)
     assert again.exit_code == 2
     assert "--resume" in again.output

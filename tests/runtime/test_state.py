@@ -98,7 +98,7 @@ def test_a_state_from_which_the_model_does_not_run_is_refused(codec, kind):
     good = stream.save()
     for wild in (2**63 - 1, -(2**63), 10**6):
         with pytest.raises(StateError, match="does not run"):
-            stream.restore({**good, "state_pitch": np.array([wild])})
+            stream.restore({**good, "state_pitch": np.full_like(good["state_pitch"], wild)})
     for name, array in stream.save().items():
         np.testing.assert_array_equal(array, good[name])
 

@@ -149,14 +149,14 @@ def assess(encoder: bytes, decoder: bytes, *, name: str, sample_rate: int, hop: 
     rng = np.random.default_rng(0)
 
     def samples(frames: int) -> dict[str, Array]:
-        return encode.feeds(rng.uniform(-0.1, 0.1, frames * hop).astype(np.float32))
+        return encode.feeds(rng.uniform(-0.1, 0.1, (frames, hop)).astype(np.float32))
 
     def codes(frames: int) -> dict[str, Array]:
         return decode.feeds(np.zeros((frames, n_codes), np.int64))
 
     send = _side(encoder, sample_rate / hop, samples)
     receive = _side(decoder, sample_rate / hop, codes)
-    measured = measure(lambda signal: decode(encode(signal)), sample_rate, hop)
+    measured = measure(lambda signal: decode(encode(signal.reshape(-1, hop))).reshape(-1), sample_rate, hop)
     return Budget(name, sample_rate, hop, send, receive, latency_ms, measured)
 
 
@@ -180,23 +180,25 @@ class Graph:
         self.outputs = [output.name for output in self.session.get_outputs()]
 
     def feeds(self, first: Array) -> dict[str, Array]:
-        """The inputs of a call that starts from silence: `first`, and zeros for every state.
+        """The inputs of a call of one stream that starts from silence: `first` `[frames, width]`, and zeros for every state.
 
         Raises:
-            ValueError: a state has a free dimension or a type that numpy lacks, which the bundle contract forbids.
+            ValueError: a state has a free dimension besides its streams, or a type that numpy lacks: the bundle contract
+                forbids both.
         """
         inputs = self.session.get_inputs()
-        feeds = {inputs[0].name: first}
+        feeds = {inputs[0].name: first[:, np.newaxis]}
         for state in inputs[1:]:
             kind = state.type.removeprefix("tensor(").removesuffix(")")
-            if kind not in _STATE_TYPES or not all(isinstance(size, int) for size in state.shape):
+            shape = [1 if size == "streams" else size for size in state.shape]
+            if kind not in _STATE_TYPES or not all(isinstance(size, int) for size in shape):
                 raise ValueError(f"state {state.name} is {state.type} {state.shape}; export it with a fixed shape")
-            feeds[state.name] = np.zeros(state.shape, _STATE_TYPES[kind])
+            feeds[state.name] = np.zeros(shape, _STATE_TYPES[kind])
         return feeds
 
     def __call__(self, first: Array) -> Array:
-        """The first output for a whole signal, from the silence before it."""
-        return np.asarray(self.session.run(self.outputs[:1], self.feeds(first))[0])
+        """The first output `[frames, width]` for a whole signal's frames, from the silence before it."""
+        return np.asarray(self.session.run(self.outputs[:1], self.feeds(first))[0])[:, 0]
 
 
 _STATE_TYPES: Mapping[str, type] = {

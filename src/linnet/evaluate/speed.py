@@ -39,7 +39,7 @@ def measure_speed(
     """
     rng = np.random.default_rng(0)
     frames = max(1, round(seconds * sample_rate / hop))
-    samples = rng.uniform(-0.1, 0.1, hop).astype(np.float32)
+    samples = rng.uniform(-0.1, 0.1, (1, hop)).astype(np.float32)
     codes = rng.integers(0, sizes, (1, len(sizes)))
     send, receive = (_median_us(graph, first, frames) for graph, first in ((encoder, samples), (decoder, codes)))
     return Speed(send, receive, 1e6 * hop / sample_rate / (send + receive))

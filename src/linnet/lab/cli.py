@@ -49,13 +49,16 @@ _CACHE = Path("~/.cache/linnet").expanduser()
 )
 @click.option("--jobs", type=click.IntRange(min=1), default=2, help="Processes that pack the corpus.")
 @click.option(
+    "--workers", type=click.IntRange(min=0), default=0, help="Processes that draw crops beside each one that trains [0]."
+)
+@click.option(
     "--validate-minutes", type=click.FloatRange(min=0), default=30.0, help="Validate so often, and after every stage [30]."
 )
 def train(
     recipe: Path, corpus: Path, hours: float, folder: Path | None, resume: bool, source: Path | None, cache: Path, jobs: int,
-    validate_minutes: float,
+    workers: int, validate_minutes: float,
 ) -> None:  # fmt: skip
-    """Train what RECIPE says. Under torchrun, one process a core trains together."""
+    """Train what RECIPE says, on a GPU where there is one. Under torchrun, one process a core or GPU trains together."""
     plan = load_recipe(recipe)
     folder = folder or Path("runs") / plan.name
     last = folder / "last.safetensors"
@@ -67,10 +70,11 @@ def train(
         # One thread a process: OpenMP waits for its slowest thread, processes only for each other.
         torch.set_num_threads(1)
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     read_manifest(corpus)  # what is wrong with it is told before anything is made
     folder.mkdir(parents=True, exist_ok=True)
     data, valid = _pack(plan, corpus, cache, jobs)
-    trainer = Trainer(plan, data, folder, resume=last if resume else source)
+    trainer = Trainer(plan, data, folder, resume=last if resume else source, device=device, workers=workers)
     writer = SummaryWriter(str(folder)) if trainer.rank == 0 else None
     display = _Display(plan) if trainer.rank == 0 else None
     totals: dict[str, float] = {}
@@ -184,19 +188,28 @@ def export(checkpoint: Path, out: Path, name: str | None, weights: str) -> None:
 
 
 @click.command(name="slim")
-@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "checkpoints",
+    nargs=-1,
+    required=True,
+    metavar="CHECKPOINT...",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
-def slim_checkpoint(checkpoint: Path, out: Path) -> None:
-    """Keep the averaged weights of CHECKPOINT alone, in half precision: what to go on from, or to export, elsewhere."""
-    save_checkpoint(out, slim(load_checkpoint(checkpoint)))
-    click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB of {checkpoint.stat().st_size / 1e6:.1f}")
+def slim_checkpoint(checkpoints: tuple[Path, ...], out: Path) -> None:
+    """Keep a checkpoint's averaged weights alone, in half precision: what to go on from, or to export, elsewhere.
+
+    Of several the mean: the ends of two ways from one place are often better together than alone.
+    """
+    save_checkpoint(out, slim([load_checkpoint(path) for path in checkpoints]))
+    click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB of {sum(path.stat().st_size for path in checkpoints) / 1e6:.1f}")
 
 
 def card(system: System, recipe: Recipe, progress: object, name: str | None) -> dict:
     """The bundle's card, less the graphs' digests."""
     config = system.config
     return {
-        "format": 1,
+        "format": 2,
         "name": name or recipe.name,
         "system": system.description,
         "sample_rate": config.sample_rate,

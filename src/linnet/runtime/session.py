@@ -13,9 +13,10 @@ from linnet.bits.rtp import SEQUENCES, TIMESTAMPS
 from linnet.bits.sdp import NOISE_TYPE, PAYLOAD_TYPE
 from linnet.runtime.activity import ActivityDetector
 from linnet.runtime.audio import Resampler, Samples, to_mono
-from linnet.runtime.codec import PLAIN, Codec, CodeDecoder
+from linnet.runtime.codec import Codec
 from linnet.runtime.jitter import JitterBuffer
 from linnet.runtime.state import State
+from linnet.runtime.streams import PLAIN, CodeDecoder
 
 _QUIET_MEMORY_S = 2.0  # in which there is most likely a pause
 _QUIETEST = 0.2  # of that time is pause enough to change its length

@@ -23,9 +23,10 @@ class DegradeConfig:
 
     Noise: `noises` sources at most at once, together at `snr_db` below the speech: recordings played at a random speed, for
     shares of them a crowd of 3 to 8 voices or Gaussian noise, each coloured at random. Room: a measured response, made to
-    decay faster by up to `room_damping_db_s`, of whose reflections `early_ms` stay in the target. Babble: a second voice at
-    `babble_snr_db`. Band: low-pass between the limits, in Hz. Colour: a smooth random response within `colour_db`. Gain: a
-    sudden step within `gain_db`. Clip: the loudest share within `clip_share` is cut off. Line: 8-bit mu-law companding.
+    decay faster by up to `room_damping_db_s`, of whose reflections `early_ms` stay in the target. With `noise_or_room` these
+    two are one choice, and no clip has both. Babble: a second voice at `babble_snr_db`. Band: low-pass between the limits, in
+    Hz. Colour: a smooth random response within `colour_db`. Gain: a sudden step within `gain_db`. Clip: the loudest share
+    within `clip_share` is cut off. Line: 8-bit mu-law companding.
     """
 
     noise_probability: float = 0.0
@@ -38,6 +39,7 @@ class DegradeConfig:
     room_probability: float = 0.0
     room_damping_db_s: float = 0.0
     early_ms: float = 50.0
+    noise_or_room: bool = False
     babble_probability: float = 0.0
     babble_snr_db: tuple[float, float] = (5.0, 25.0)
     band_probability: float = 0.0
@@ -78,12 +80,17 @@ class Degrader:
             return bool(rng.random() < probability)
 
         heard = target = clean
-        if strikes(config.room_probability):
+        in_a_room = strikes(config.room_probability)
+        # What is left of the probability once the other was not chosen.
+        in_noise = config.noise_probability
+        if config.noise_or_room:
+            in_noise = 0.0 if in_a_room else min(in_noise / max(1 - config.room_probability, 1e-9), 1.0)
+        if in_a_room:
             heard, target = self._in_a_room(clean, rng)
         level = _level(target)
         if strikes(config.babble_probability):
             heard = heard + self._excerpt(self.speech, len(heard), rng, level, config.babble_snr_db)
-        if strikes(config.noise_probability):
+        if strikes(in_noise):
             heard = heard + self._noise(len(heard), rng, level)
         if strikes(config.colour_probability):
             heard = self._coloured(heard, rng, config.colour_db)

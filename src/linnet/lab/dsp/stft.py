@@ -38,16 +38,16 @@ def overlap_add(frames: Tensor, hop: int, tails: Tensor) -> tuple[Tensor, Tensor
     Shape: frames `[batch, frames, window]`, tails `[batch, history_hops, window]` (the earlier frames that still overlap)
     -> samples `[batch, frames * hop]`, tails. Output hop t is the first hop of frame t's window.
     """
-    window = frames.shape[2]
+    # Numbers, not traced shapes, of which an exporter would make constants or divide otherwise.
+    window = int(frames.shape[2])
     back = history_hops(window, hop)
-    n_frames = frames.shape[1]
     joined = torch.cat([tails, frames], 1)
     padded = nn.functional.pad(joined, (0, (back + 1) * hop - window))
     hops = padded.unflatten(2, (back + 1, hop))
     total = hops[:, back:, 0]
     for k in range(1, back + 1):
-        total = total + hops[:, back - k : back - k + n_frames, k]
-    return total.flatten(1), joined[:, joined.shape[1] - back :]
+        total = total + hops[:, back - k : -k, k]
+    return total.flatten(1), joined[:, -back:] if back else tails
 
 
 class Stft(nn.Module):

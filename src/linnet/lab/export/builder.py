@@ -12,7 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 OPSET = 23
-_MICROSOFT = "com.microsoft"
+STREAMS = "streams"
+"""The name of the axis, one in every input, along which streams lie that know nothing of each other."""
+MICROSOFT = "com.microsoft"
 _CONTRIB = ("CausalConvWithState", "MatMulNBits")
 _TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int64): TensorProto.INT64}
 
@@ -23,7 +25,8 @@ class Builder:
     """A graph under construction. Any operand that is not the name of a value becomes a constant.
 
     Every ONNX operator is a method: inputs by position (None where one is left out), attributes by name, `outputs` for the
-    number of results, which come as a tuple when there are several. `eight_bit` says how layers store their weights.
+    number of results, which come as a tuple when there are several, `domain` where ONNX Runtime has its own operator of that
+    name. `eight_bit` says how layers store their weights.
     """
 
     def __init__(self, *, eight_bit: bool, names: Iterator[int] | None = None):
@@ -38,10 +41,10 @@ class Builder:
         if not operator[0].isupper():
             raise AttributeError(operator)
 
-        def append(*operands: Operand | None, outputs: int = 1, **attributes: Any) -> Any:
+        def append(*operands: Operand | None, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
             inputs = ["" if operand is None else self.value(operand) for operand in operands]
             results = [self._name(operator) for _ in range(outputs)]
-            domain = _MICROSOFT if operator in _CONTRIB else ""
+            domain = MICROSOFT if operator in _CONTRIB else domain
             self.nodes.append(helper.make_node(operator, inputs, results, results[0], domain=domain, **attributes))
             return results[0] if outputs == 1 else tuple(results)
 
@@ -86,7 +89,7 @@ class Builder:
         self._inputs.append(helper.make_tensor_value_info(name, _TYPES[np.dtype(kind)], shape))
         return name
 
-    def state(self, name: str, kind: type, shape: Sequence[int]) -> str:
+    def state(self, name: str, kind: type, shape: Sequence[int | str]) -> str:
         """Declare a state: an input that `keep` pairs with an output."""
         return self.input(f"state_{name}", kind, shape)
 
@@ -94,9 +97,9 @@ class Builder:
         """Let `value` be the state's new value."""
         self._results[f"new_{state}"] = value
 
-    def delay(self, name: str, x: str, count: int, shape: Sequence[int]) -> str:
-        """The frames of float `x`, `[frames, *shape]`, `count` of them later; silence comes first."""
-        past = self.state(name, np.float32, [count, *shape])
+    def delay(self, name: str, x: str, count: int, size: int) -> str:
+        """The frames of float `x`, `[frames, streams, size]`, `count` of them later; silence comes first."""
+        past = self.state(name, np.float32, [count, STREAMS, size])
         joined = self.Concat(past, x, axis=0)
         self.keep(past, self.Slice(joined, np.array([-count]), np.array([np.iinfo(np.int64).max])))
         return self.Slice(joined, np.array([0]), np.array([-count]))
@@ -108,7 +111,7 @@ class Builder:
 
     def scan(
         self, body: Callable[..., tuple[Sequence[str], Sequence[str]]], states: Sequence[str], series: Sequence[str],
-        kinds: Sequence[type], state_shapes: Sequence[Sequence[int]],
+        kinds: Sequence[type], state_shapes: Sequence[Sequence[int | str]],
     ) -> tuple[str, ...]:  # fmt: skip
         """Run `body` over the first axis of every series: `(g, *states, *slices) -> new states, results`.
 
@@ -137,7 +140,7 @@ class Builder:
         for new, old in zip(states, self._inputs[1:], strict=True):
             new.CopyFrom(old)
             new.name = f"new_{old.name}"
-        imports = [helper.make_opsetid("", OPSET), helper.make_opsetid(_MICROSOFT, 1)]
+        imports = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
         model = helper.make_model(self._graph([self._first, *states]), opset_imports=imports, ir_version=11)
         onnx.checker.check_model(model, full_check=False)
         return model.SerializeToString(deterministic=True)

@@ -12,9 +12,9 @@ from onnx import TensorProto
 from torch import Tensor
 
 from linnet.lab.dsp.excitation import NOISE_FRAMES, NOISE_MULTIPLIERS, NOISE_PRIME
-from linnet.lab.export.builder import Builder
+from linnet.lab.export.builder import STREAMS, Builder
 from linnet.lab.export.fourier import Fourier, rotate
-from linnet.lab.export.layers import backbone, gru, gru_step, layer_norm, linear
+from linnet.lab.export.layers import backbone, gru_before, layer_norm, linear
 from linnet.lab.export.quantizer import (
     QUARTER,
     Angles,
@@ -39,22 +39,23 @@ _LEVEL = 3.0
 
 @torch.no_grad()
 def export_decoder(codec: Codec, *, eight_bit: bool = True) -> bytes:
-    """The decoder's graph: `codes` int64 `[frames, layers]` (-1: did not arrive) and states -> `samples`, new states."""
+    """The decoder's graph: `codes` int64 `[frames, streams, layers]` (-1: did not arrive) and states -> `samples` float32
+    `[frames, streams, hop]`, new states."""
     codec = codec.eval()
     g = Builder(eight_bit=eight_bit)
-    codes = g.input("codes", np.int64, ["frames", codec.config.n_layers])
+    codes = g.input("codes", np.int64, ["frames", STREAMS, codec.config.n_layers])
     received = dequantize(g, codec, codes)
     fourier = Fourier(codec.decoder.stft.n_fft)
     spectrum = network(g, codec, fourier, received)
-    g.output("samples", overlap_add(g, codec, fourier, spectrum), np.float32, ["samples"])
+    g.output("samples", overlap_add(g, codec, fourier, spectrum), np.float32, ["frames", STREAMS, codec.config.hop])
     return g.finish()
 
 
 @dataclass(frozen=True)
 class Received:
-    """What the codes say of every frame: latent `[frames, 1, dim]`, minus the number of layers that did not arrive, the place
-    in the pitch table and 1 + pitch step `[frames, 1]`, and, in a system that codes it, the phase's latent
-    `[frames, 1, phase_dim]`."""
+    """What the codes say of every frame: latent `[frames, streams, dim]`, minus the number of layers that did not arrive, the
+    place in the pitch table and 1 + pitch step `[frames, streams]`, and, in a system that codes it, the phase's latent
+    `[frames, streams, phase_dim]`."""
 
     latent: str
     missing: str
@@ -70,64 +71,67 @@ def dequantize(g: Builder, codec: Codec, codes: str) -> Received:
     quantizer: Any = codec.quantizer
     # A layer counts only if all below it arrived: 0 there, and -1 from the first that is missing on. So what did not arrive
     # becomes -1, which reads a table's last row.
-    missing = g.Max(g.CumSum(g.Min(codes, np.array(0)), np.array(1)), np.array(-1))
-    columns = g.Split(g.BitwiseOr(codes, missing), outputs=config.n_layers, axis=1, num_outputs=config.n_layers)
-    base_index, above, fine = columns[0], columns[1 : config.spectrum_layers], columns[config.spectrum_layers :]
+    missing = g.Max(g.CumSum(g.Min(codes, np.array(0)), np.array(2)), np.array(-1))
+    arrived = g.BitwiseOr(codes, missing)
+    sizes = [1, config.spectrum_layers - 1, *[1] * config.phase_layers]
+    base_column, above, *fine_columns = g.split(arrived, [size for size in sizes if size], axis=2)
+    base_index, *fine = (g.Squeeze(column, np.array([2])) for column in (base_column, *fine_columns))
     base = Codebook.of(quantizer.base.entries, eight_bit=g.eight_bit).table(g, lost=True)
     entry = g.Gather(g.integers(np.append(quantizer.entries.numpy(), quantizer.index.n_entries)), base_index)
     table = PitchDecoder.of(quantizer)
     symbol = g.Gather(g.integers(table.symbol), base_index)
-    hidden, place = remember(g, codec, memory_table(g, quantizer, base, lost=True), entry, table, symbol)
+    hidden = gru_before(g, g.Gather(memory_table(g, quantizer, base, lost=True), entry), quantizer.memory, "memory")
+    place = follow_pitch(g, table, symbol)
 
     books = [Codebook.of(book.entries, eight_bit=g.eight_bit) for book in quantizer.books]
-    found = [g.Gather(book.units(g, lost=True), code) for book, code in zip(books, above, strict=True)]
+    found = [look_up(g, books, above)] if books else []
     outward = [book.scale * layer.weight for book, layer in zip(books, quantizer.outward, strict=True)]
     # What the memory foretells and what the upper layers add, in one product.
     weight = torch.cat([quantizer.predict.weight, *outward], 1)
     told = linear(g, g.Concat(hidden, *found, axis=2), weight, quantizer.predict.bias)
     latent, pitch = g.Add(told, g.Gather(base, entry)), g.Gather(g.integers(table.pitch), place)
     phase = dequantize_phase(g, codec, fine, place, table) if fine else None
-    lost = g.ReduceSum(missing, np.array([1]))
+    lost = g.ReduceSum(missing, np.array([2]), keepdims=0)
     return Received(latent, lost, place, pitch, phase, table)
 
 
+def look_up(g: Builder, books: Sequence[Codebook], codes: str) -> str:
+    """The entries of several codebooks, over their scales, side by side, from codes int64 `[frames, streams, books]`: zeros
+    for -1. One table for all of them, each after a row of zeros."""
+    numbers = np.concatenate([np.pad(book.numbers, ((1, 0), (0, 0))) for book in books])
+    first = 1 + np.cumsum([0, *(1 + len(book.numbers) for book in books[:-1])])
+    table = g.Cast(numbers, to=TensorProto.FLOAT) if g.eight_bit else g.value(numbers)
+    return g.Reshape(g.Gather(table, g.Add(codes, first)), np.array([0, 0, -1]))
+
+
 def dequantize_phase(g: Builder, codec: Codec, codes: Sequence[str], place: str, table: PitchDecoder) -> str:
-    """The phase's latent `[frames, 1, phase_dim]` from its layers' codes `[frames, 1]`, -1 where nothing arrived."""
+    """The phase's latent `[frames, streams, phase_dim]` from its layers' codes `[frames, streams]`, -1: did not arrive."""
     quantizer: Any = codec.phase.quantizer  # type: ignore[union-attr]
     books = [Codebook.of(book.entries, eight_bit=g.eight_bit) for book in quantizer.codebooks()]
     vectors = [g.Gather(book.table(g, lost=True), code) for book, code in zip(books, codes, strict=True)]
-    before = g.state("phase_memory", np.float32, [1, 1, quantizer.memory.hidden_size])
-    y, after = gru(g, vectors[0], quantizer.memory, before)
-    g.keep(before, after)
-    earlier = g.Slice(g.Concat(before, y, axis=0), np.array([0]), np.array([-1]))
+    earlier = gru_before(g, vectors[0], quantizer.memory, "phase_memory")
     told = linear(g, earlier, quantizer.predict.weight, quantizer.predict.bias, exact=True)
     arrived = np.append(np.ones(len(books[0].numbers), np.int8), np.int8(0))[:, None]
     counts = g.Mul(steady(g, table.before, table.pitch, place), g.Gather(g.Cast(arrived, to=TensorProto.FLOAT), codes[0]))
     return g.Sum(g.Mul(told, counts), *vectors)
 
 
-def remember(
-    g: Builder, codec: Codec, said: str, entry: str, table: PitchDecoder, symbol: str
-) -> tuple[str, str]:  # fmt: skip
-    """What follows the frames one by one: the memory before each frame `[frames, 1, hidden]`, the place in the pitch table
-    `[frames, 1]`."""
-    layer: Any = codec.quantizer.memory
+def follow_pitch(g: Builder, table: PitchDecoder, symbol: str) -> str:
+    """The place in the pitch table, from the symbols, int64 `[frames, streams]` -> `[frames, streams]`."""
 
-    def step(inner: Builder, hidden: str, previous: str, entry: str, what: str) -> tuple[list[str], list[str]]:
-        after = gru_step(inner, inner.Gather(said, entry), layer, hidden)
+    def step(inner: Builder, previous: str, what: str) -> tuple[list[str], list[str]]:
         place = inner.Add(previous, what)
-        return [after, inner.Gather(inner.integers(table.pitch * table.n), place)], [inner.Identity(hidden), place]
+        return [inner.Gather(inner.integers(table.pitch * table.n), place)], [place]
 
-    shapes = [[1, 1, layer.hidden_size], [1]]
-    states = g.state("memory", np.float32, shapes[0]), g.state("pitch", np.int64, shapes[1])
-    *after, before, place = g.scan(step, states, [entry, symbol], [np.float32, np.int64, np.int64, np.int64], shapes)
-    for state, value in zip(states, after, strict=True):
-        g.keep(state, value)
-    return g.Reshape(before, np.array([-1, 1, layer.hidden_size])), place
+    # In units of the table's rows, so that a row and a column only need adding.
+    state = g.state("pitch", np.int64, [STREAMS])
+    after, place = g.scan(step, [state], [symbol], [np.int64, np.int64], [[STREAMS]])
+    g.keep(state, after)
+    return place
 
 
 def network(g: Builder, codec: Codec, fourier: Fourier, received: Received) -> str:
-    """The spectrum `[1, frames, rows, 2 columns]` that the network makes of what was received."""
+    """The spectrum `[frames, streams, rows, 2 columns]` that the network makes of what was received."""
     decoder, config = codec.decoder, codec.config
     # By minus the number of layers that did not arrive.
     quality = decoder.quality.weight[: config.n_layers + 1].roll(1, 0)
@@ -153,7 +157,7 @@ def stacked(heads: Sequence[Head]) -> tuple[Tensor, Tensor]:
 
 
 def at_places(g: Builder, hidden: str, groups: Sequence[Sequence[Head]]) -> tuple[str, ...]:
-    """One product for several groups of heads: `[frames, 1, places]` for each group."""
+    """One product for several groups of heads: `[frames, streams, places]` for each group."""
     weights, biases = zip(*map(stacked, groups), strict=True)
     product = linear(g, hidden, torch.cat(weights), torch.cat(biases))
     return g.split(product, [len(bias) for bias in biases], axis=2)
@@ -192,20 +196,20 @@ def magnitude(g: Builder, logarithm: str) -> str:
 
 
 def free_spectrum(g: Builder, fourier: Fourier, codec: Codec, hidden: str) -> str:
-    """The spectrum `[1, frames, rows, 2 columns]` of free magnitudes and phases."""
+    """The spectrum `[frames, streams, rows, 2 columns]` of free magnitudes and phases."""
     (weight, turn_weight), (bias, turn_bias) = (part.chunk(2) for part in (codec.decoder.head.weight, codec.decoder.head.bias))
     everywhere, odd = (Places.of(fourier, fourier.points // 2 + 1, odd=odd) for odd in (False, True))
     heads = [[(weight, bias - _LEVEL, everywhere)], [(turn_weight, turn_bias, odd)]]
-    shape = np.array([1, -1, fourier.rows, fourier.columns])
+    shape = np.array([0, -1, fourier.rows, fourier.columns])
     logarithm, phase = (g.Reshape(part, shape) for part in at_places(g, hidden, heads))
     gain = magnitude(g, logarithm)
     return g.Concat(g.Mul(gain, g.Cos(phase)), g.Mul(gain, g.Sin(phase)), axis=-1)
 
 
 def excited_spectrum(g: Builder, fourier: Fourier, codec: Codec, hidden: str, received: Received) -> str:
-    """The spectrum `[1, frames, rows, 2 columns]` of both sources through their filters, and of the coded low band.
+    """The spectrum `[frames, streams, rows, 2 columns]` of both sources through their filters, and of the coded low band.
 
-    Its parts are `[frames, rows, 2, columns]`, real and imaginary.
+    Its parts are `[frames, streams, rows, 2, columns]`, real and imaginary.
     """
     decoder = codec.decoder
     rows, columns = fourier.rows, fourier.columns
@@ -221,16 +225,16 @@ def excited_spectrum(g: Builder, fourier: Fourier, codec: Codec, hidden: str, re
     phase, counter = clock(g, codec, received)
     pulse, *rotation = source_sines(g, codec, phase, received.pitch, low)
     spectrum = fourier.forward(g, harmonic_frames(g, codec, fourier, pulse, received.pitch))
-    turn = turned.widen(g, g.Reshape(turn, np.array([-1, rows, len(turned.columns)])), columns)
-    spectrum = rotate(g, g.Reshape(spectrum, np.array([-1, rows, 2 * columns])), g.Cos(turn), g.Sin(turn))
-    shape = np.array([-1, rows, 2, columns])
+    turn = turned.widen(g, g.Reshape(turn, np.array([0, -1, len(turned.columns)])), columns)
+    spectrum = rotate(g, g.Reshape(spectrum, np.array([0, -1, 2 * columns])), g.Cos(turn), g.Sin(turn))
+    shape = np.array([0, -1, rows, 2, columns])
     spectrum = g.Reshape(spectrum, shape)
     if low:
         spectrum = g.Add(spectrum, low_band(g, fourier, codec, received, band[0], rotation))
     gains = g.Split(magnitude(g, logarithms), outputs=2, axis=2, num_outputs=2)
-    gain, noise_gain = (g.Reshape(part, np.array([-1, rows, 1, columns])) for part in gains)
-    noise = g.Mul(noise_gain, g.Gather(g.Reshape(noise_spectra(g, codec, fourier), shape), counter))
-    return g.Reshape(g.Add(g.Mul(gain, spectrum), noise), np.array([1, -1, rows, 2 * columns]))
+    gain, noise_gain = (g.Reshape(part, np.array([0, -1, rows, 1, columns])) for part in gains)
+    noise = g.Mul(noise_gain, g.Gather(g.Reshape(noise_spectra(g, codec, fourier), shape[1:]), counter))
+    return g.Reshape(g.Add(g.Mul(gain, spectrum), noise), np.array([0, -1, rows, 2 * columns]))
 
 
 def low_heads(fourier: Fourier, codec: Codec, weight: Tensor, bias: Tensor) -> list[Head]:
@@ -244,7 +248,7 @@ def low_heads(fourier: Fourier, codec: Codec, weight: Tensor, bias: Tensor) -> l
 def low_band(
     g: Builder, fourier: Fourier, codec: Codec, received: Received, told: str, rotation: Sequence[str]
 ) -> str:  # fmt: skip
-    """The coded low band over the magnitude, `[frames, rows, 2, columns]`.
+    """The coded low band over the magnitude, `[frames, streams, rows, 2, columns]`.
 
     From what the network says of it and the way past the network, told from the harmonic source.
     """
@@ -253,26 +257,26 @@ def low_band(
     places = heads[0][2]
     weight, _ = stacked(heads)
     turned = rotate(g, g.Add(told, g.MatMul(received.phase, g.floats(weight.T.contiguous()))), *rotation)
-    parts = g.Reshape(turned, np.array([-1, 2, places.rows, len(places.columns)]))
-    return places.widen(g, g.Transpose(parts, perm=[0, 2, 1, 3]), fourier.columns)
+    parts = g.Reshape(turned, np.array([0, -1, 2, places.rows, len(places.columns)]))
+    return places.widen(g, g.Transpose(parts, perm=[0, 1, 3, 2, 4]), fourier.columns)
 
 
 def clock(g: Builder, codec: Codec, received: Received) -> tuple[str, str]:
-    """The source's phase `[frames, 1, 1]` in the middle of each window, and the number of its noise `[frames]`."""
+    """The source's phase in the middle of each window `[frames, streams, 1]`, and its noise's number `[frames, streams]`."""
     table = received.table
     advance = g.integers(advances(codec, table.before, table.pitch)[:, None])
     # The noise's counter is a second phase.
-    phases = g.state("phase", np.int64, [1, 1, 2])
+    phases = g.state("phase", np.int64, [1, STREAMS, 2])
     both = g.Gather(g.Concat(advance, g.integers(np.ones((len(table.pitch), 1), np.int64)), axis=1), received.place)
     both = g.Mod(g.Add(g.CumSum(both, np.array(0)), phases), np.array([_CYCLE, NOISE_FRAMES]))
     g.keep(phases, g.Slice(both, np.array([-1]), np.array([_END])))
     phase, counter = g.Split(both, outputs=2, axis=2, num_outputs=2)
-    return phase, g.Reshape(counter, np.array([-1]))
+    return phase, g.Squeeze(counter, np.array([2]))
 
 
 def source_sines(g: Builder, codec: Codec, phase: str, pitch: str, low: Sequence[Head]) -> tuple[str, ...]:
-    """Of the pulses' two angles, above and below, sine and cosine each `[frames, 1, 4]`; and what turns the coded low band
-    from the source's phase to its own, cosines and sines `[frames, 1, places]`."""
+    """Of the pulses' two angles, above and below, sine and cosine each `[frames, streams, 4]`; and what turns the coded low
+    band from the source's phase to its own, cosines and sines `[frames, streams, places]`."""
     _, count = harmonics(codec)
     angles = [Angles(np.stack([2 * count + 1, np.ones_like(count)], 1).repeat(2, 1), QUARTER * np.array([0, 1, 0, 1]))]
     if low:
@@ -290,7 +294,7 @@ def harmonics(codec: Codec) -> tuple[np.ndarray, np.ndarray]:
 
 
 def harmonic_frames(g: Builder, codec: Codec, fourier: Fourier, pulse: str, pitch: str) -> str:
-    """The lab's harmonic frames, windowed: `[frames, 1, points / columns, columns]`.
+    """The lab's harmonic frames, windowed: `[frames, streams, 1, points / columns, columns]`.
 
     A quotient of sines, less 1. Both its angles are one of the frame, of which `pulse` has the sine and cosine, and one of the
     sample in the frame. The latter's are a table by pitch, worked out when the graph is loaded; so above and below are one
@@ -309,9 +313,9 @@ def harmonic_frames(g: Builder, codec: Codec, fourier: Fourier, pulse: str, pitc
     loud = g.Mul(level, hann)
     below = np.array([0, 0, -1, -1], np.float32)[:, None, None]
     table = g.Reshape(g.Concat(g.Mul(own, loud), g.Mul(own, below), axis=2), np.array([0, 4, -1]))
-    product = g.MatMul(g.Reshape(pulse, np.array([-1, 1, 1, 4])), g.Gather(table, pitch))
-    above, below = g.Split(g.Reshape(product, np.array([-1, 2, *shape])), outputs=2, axis=1, num_outputs=2)
-    at_pulse = g.Gather(g.Squeeze(g.Mul(loud, 2 * _AT_PULSE * count[:, None, None, None]), np.array([1])), pitch)
+    product = g.MatMul(g.Reshape(pulse, np.array([0, -1, 1, 4])), g.Gather(table, pitch))
+    above, below = g.Split(g.Reshape(product, np.array([0, -1, 2, *shape])), outputs=2, axis=2, num_outputs=2)
+    at_pulse = g.Gather(g.Mul(loud, 2 * _AT_PULSE * count[:, None, None, None]), pitch)
     return g.Div(g.Add(g.Mul(above, below), at_pulse), g.Add(g.Mul(below, below), _AT_PULSE))
 
 
@@ -331,7 +335,8 @@ def noise_spectra(g: Builder, codec: Codec, fourier: Fourier) -> str:
     wide = g.Concat(*(some(around, k, k + NOISE_FRAMES) for k in range(parts)), axis=1)
     frames = g.Slice(wide, np.array([0]), np.array([fourier.points]), np.array([1]))
     hann = np.pad(codec.decoder.stft.hann.numpy(), (0, fourier.points - window))
-    return fourier.forward(g, g.Reshape(g.Mul(frames, hann), np.array([0, 1, -1, fourier.columns])))
+    shape = np.array([1, NOISE_FRAMES, -1, fourier.columns])
+    return fourier.forward(g, g.Reshape(g.Mul(frames, hann), shape), constant=True)
 
 
 def noise(g: Builder, count: int) -> str:
@@ -346,18 +351,18 @@ def noise(g: Builder, count: int) -> str:
 
 
 def overlap_add(g: Builder, codec: Codec, fourier: Fourier, spectrum: str) -> str:
-    """Spectra to samples, overlapping with the frames before: the state holds those, `[frames, hops * hop]`."""
+    """Spectra to samples, overlapping with the frames before: the state holds those, `[frames, streams, hops * hop]`."""
     stft, hop = codec.decoder.stft, codec.config.hop
     width = (stft.back + 1) * hop
     rows = -(-width // fourier.columns)
-    frames = g.Reshape(fourier.inverse(g, spectrum, rows), np.array([-1, rows * fourier.columns]))
+    frames = g.Reshape(fourier.inverse(g, spectrum, rows), np.array([0, -1, rows * fourier.columns]))
     if rows * fourier.columns > width:
-        frames = g.Slice(frames, np.array([0]), np.array([width]), np.array([1]))
+        frames = g.Slice(frames, np.array([0]), np.array([width]), np.array([2]))
     synthesis = np.pad(stft.synthesis.numpy(), (0, width - stft.window))
-    tails = g.state("tails", np.float32, [stft.back, width])
+    tails = g.state("tails", np.float32, [stft.back, STREAMS, width])
     joined = g.Concat(tails, g.Mul(frames, synthesis), axis=0)
     g.keep(tails, g.Slice(joined, np.array([-stft.back]), np.array([_END])))
     starts = [(stft.back - k, k * hop) for k in range(stft.back + 1)]
     ends = [(-k or _END, (k + 1) * hop) for k in range(stft.back + 1)]
-    parts = [g.Slice(joined, np.array(start), np.array(end)) for start, end in zip(starts, ends, strict=True)]
-    return g.Reshape(g.Sum(*parts), np.array([-1]))
+    parts = [g.Slice(joined, np.array(start), np.array(end), np.array([0, 2])) for start, end in zip(starts, ends, strict=True)]
+    return g.Sum(*parts)

@@ -14,9 +14,9 @@ from onnx import TensorProto
 from torch import Tensor
 
 from linnet.lab.dsp.stft import Stft
-from linnet.lab.export.builder import Builder
+from linnet.lab.export.builder import STREAMS, Builder
 from linnet.lab.export.fourier import Fourier, rotate
-from linnet.lab.export.layers import backbone, conv_next, gru, gru_step, gru_table, layer_norm, linear
+from linnet.lab.export.layers import backbone, conv_next, gru, gru_step, layer_norm, linear
 from linnet.lab.export.quantizer import (
     QUARTER,
     Codebook,
@@ -37,11 +37,12 @@ _CENTRE, _FLOOR, _SPREAD = 4.0, 1e-7, 4.0
 
 @torch.no_grad()
 def export_encoder(codec: Codec, *, eight_bit: bool = True) -> bytes:
-    """The encoder's graph: `samples` float32 `[frames * hop]` and states -> `codes` int64 `[frames, layers]`, new states."""
+    """The encoder's graph: `samples` float32 `[frames, streams, hop]` and states -> `codes` int64 `[frames, streams, layers]`,
+    new states."""
     codec = codec.eval()
     g = Builder(eight_bit=eight_bit)
     tracker = codec.tracker
-    samples = g.input("samples", np.float32, ["samples"])
+    samples = g.input("samples", np.float32, ["frames", STREAMS, codec.config.hop])
     # The decibels' centre as a gain: what an 8-bit product rounds should lie around zero.
     loudness = float(np.exp(_CENTRE / 2))
     transforms = [(tracker.long, 1.0, 1e-9), (tracker.short, 1.0, 1e-9), (codec.stft, loudness, _FLOOR * loudness**2)]
@@ -54,17 +55,18 @@ def export_encoder(codec: Codec, *, eight_bit: bool = True) -> bytes:
     base = search_base(g, codec, latent, wanted)
     codes = [base.codes, *search_rest(g, codec, base.rest)]
     if codec.phase is not None:
-        low = lowest(g, codec, own, gain)
-        codes += search_phase(g, codec, phase_latent(g, codec, low, loudness, hidden, base), base)
-    columns = g.Cast(g.Concat(*codes, axis=1), to=TensorProto.INT64)
-    g.output("codes", columns, np.int64, ["frames", codec.config.n_layers])
+        low, place = lowest(g, codec, own, gain), g.Squeeze(base.place, np.array([1]))
+        latent = phase_latent(g, codec, low, loudness, hidden, base.table, place)
+        codes += search_phase(g, codec, latent, base.table, place)
+    layers = g.Cast(g.Concat(*codes, axis=1), to=TensorProto.INT64)
+    g.output("codes", g.Transpose(layers, perm=[0, 2, 1]), np.int64, ["frames", STREAMS, codec.config.n_layers])
     return g.finish()
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """What one Stft says of every frame: its power spectrum in `Fourier`'s order plus a floor, `[frames, 1, places]`; and the
-    spectra of all the Stfts of its length, of which it is the one at `index`, `[frames, 1, several * 2 places]`."""
+    """What one Stft says of every frame: its power spectrum in `Fourier`'s order plus a floor, `[frames, streams, places]`; and
+    the spectra of all the Stfts of its length, of which it is the one at `index`, `[frames, streams, several * 2 places]`."""
 
     power: str
     all_spectra: str
@@ -72,7 +74,7 @@ class Spectrum:
 
 
 def spectra(g: Builder, samples: str, hop: int, transforms: Sequence[tuple[Stft, float, float]]) -> list[Spectrum]:
-    """Spectra of the frames of `samples`, by Stfts, each with its gain and the floor of its power.
+    """Spectra of the frames of `samples` `[frames, streams, hop]`, by Stfts, each with its gain and the floor of its power.
 
     The lab pads a window at its end, this at its beginning, so that all of them are cut from one past: the middle of a window
     comes later by as much. Transforms of equal length are one product.
@@ -80,12 +82,13 @@ def spectra(g: Builder, samples: str, hop: int, transforms: Sequence[tuple[Stft,
     longest = max(stft.n_fft for stft, *_ in transforms)
     # Frames are looked up in rows of as many samples.
     unit = math.gcd(hop, Fourier(longest).columns)
-    rows = g.Reshape(samples, np.array([-1, unit]))
-    past = g.state("past", np.float32, [(longest - hop) // unit, unit])
-    joined = g.Concat(past, rows, axis=0)
-    g.keep(past, g.Slice(joined, np.array([-(longest - hop) // unit]), np.array([_END])))
-    first = g.Range(np.array(0), g.Squeeze(g.Shape(rows, end=1)), np.array(hop // unit))
-    frames = g.Gather(joined, g.Add(g.Unsqueeze(first, np.array([1, 2])), np.arange(longest // unit)))
+    rows = g.Reshape(g.Transpose(samples, perm=[1, 0, 2]), np.array([0, -1, unit]))
+    past = g.state("past", np.float32, [STREAMS, (longest - hop) // unit, unit])
+    joined = g.Concat(past, rows, axis=1)
+    g.keep(past, g.Slice(joined, np.array([-(longest - hop) // unit]), np.array([_END]), np.array([1])))
+    first = g.Range(np.array(0), g.Squeeze(g.Shape(rows, start=1, end=2)), np.array(hop // unit))
+    cut = g.Gather(joined, g.Add(g.Unsqueeze(first, np.array([1])), np.arange(longest // unit)), axis=1)
+    frames = g.Transpose(cut, perm=[1, 0, 2, 3])
     found: dict[int, Spectrum] = {}
     for points in sorted({stft.n_fft for stft, *_ in transforms}):
         alike = [index for index, (stft, *_) in enumerate(transforms) if stft.n_fft == points]
@@ -94,18 +97,21 @@ def spectra(g: Builder, samples: str, hop: int, transforms: Sequence[tuple[Stft,
         shape = [points // fourier.columns, fourier.columns]
         windows = [gain * np.pad(stft.hann.numpy(), (points - stft.window, 0)).reshape(shape) for stft, gain, _ in own]
         last = g.Slice(frames, np.array([-points // unit]), np.array([_END]), np.array([2])) if points < longest else frames
-        spectrum = fourier.forward(g, g.Mul(g.Reshape(last, np.array([-1, 1, *shape])), np.stack(windows)))
+        # Rows may be those of this transform already.
+        if len(alike) > 1 or shape[1] != unit:
+            last = g.Reshape(last, np.array([0, -1, 1, *shape]))
+        spectrum = fourier.forward(g, g.Mul(last, np.stack(windows)))
         real, imaginary = g.Split(g.Mul(spectrum, spectrum), outputs=2, axis=-1, num_outputs=2)
-        power = g.Reshape(g.Add(real, imaginary), np.array([-1, len(alike), fourier.size]))
-        power = g.Add(power, np.array([[floor] for *_, floor in own]))
-        powers = g.split(power, [1] * len(alike), axis=1)
-        flat = g.Reshape(spectrum, np.array([-1, 1, len(alike) * 2 * fourier.size]))
+        power = g.Reshape(g.Add(real, imaginary), np.array([0, -1, len(alike) * fourier.size]))
+        power = g.Add(power, np.repeat([floor for *_, floor in own], fourier.size))
+        powers = g.split(power, [fourier.size] * len(alike), axis=2)
+        flat = g.Reshape(spectrum, np.array([0, -1, len(alike) * 2 * fourier.size]))
         found |= {index: Spectrum(power, flat, place) for place, (index, power) in enumerate(zip(alike, powers, strict=True))}
     return [found[index] for index in range(len(transforms))]
 
 
 def pitch(g: Builder, tracker: PitchTracker, powers: Sequence[str]) -> str:
-    """1 + the tracker's pitch step, int64 `[frames, 1]`, 0 where unvoiced.
+    """1 + the tracker's pitch step, int64 `[frames, streams]`, 0 where unvoiced.
 
     The lags of an autocorrelation go straight into the input layer, so their matrix and the layer's are one. All weights are
     exact: with 8 bits the pitches that change cost 0.01 of PESQ-WB at one layer.
@@ -123,7 +129,7 @@ def pitch(g: Builder, tracker: PitchTracker, powers: Sequence[str]) -> str:
     levels = weight[:, [lags, 2 * lags + 1]]
     level = g.MatMul(g.Log(g.Concat(*energies, axis=-1)), g.floats(0.25 * levels.T))
     x = g.Relu(g.Sum(*features, level, tracker.input.bias + levels.sum(1)))
-    hidden = g.state("tracker", np.float32, [1, 1, tracker.gru.hidden_size])
+    hidden = g.state("tracker", np.float32, [1, STREAMS, tracker.gru.hidden_size])
     y, after = gru(g, x, tracker.gru, hidden)
     g.keep(hidden, after)
     logits = linear(g, g.Concat(x, y, axis=-1), tracker.output.weight, tracker.output.bias, exact=True)
@@ -144,13 +150,13 @@ def enhance(g: Builder, codec: Codec, power: str, floor: float) -> tuple[str, st
     gain = g.Mul(g.Sigmoid(linear(g, x, head.weight[fourier.bins], head.bias[fourier.bins])), 2.0)
     power = g.Sub(power, floor)
     if lookahead:
-        power = g.delay("power_past", power, lookahead, [1, fourier.size])
+        power = g.delay("power_past", power, lookahead, fourier.size)
     return g.Add(g.Mul(power, g.Mul(gain, gain)), floor), gain
 
 
 def network(g: Builder, codec: Codec, power: str, wanted: str) -> tuple[str, str]:
-    """The latent `[frames, 1, dim]`, less the predictor's bias, of one Stft's power spectrum, whose gain centred it, and the
-    pitch; and the last hidden layer `[frames, 1, channels]`."""
+    """The latent `[frames, streams, dim]`, less the predictor's bias, of one Stft's power spectrum, whose gain centred it, and
+    the pitch; and the last hidden layer `[frames, streams, channels]`."""
     encoder = codec.encoder
     weight = spread(encoder.input.weight / _SPREAD, Fourier(codec.stft.n_fft))
     x = linear(g, g.Log(power), weight, encoder.input.bias)
@@ -173,8 +179,8 @@ def _first_places(fourier: Fourier) -> np.ndarray:
 
 
 def lowest(g: Builder, codec: Codec, own: Spectrum, gain: str | None) -> str:
-    """Real parts, then imaginary parts, of a spectrum's lowest bins where they first appear, `[frames, 1, 2 * phase_bins]`; of
-    an enhancer's `gain`, what it lets pass."""
+    """Real parts, then imaginary parts, of a spectrum's lowest bins where they first appear,
+    `[frames, streams, 2 * phase_bins]`; of an enhancer's `gain`, what it lets pass."""
     fourier, config = Fourier(codec.stft.n_fft), codec.config
     places = _first_places(fourier)[: config.phase_bins]
     row, column = np.divmod(places, fourier.columns)
@@ -183,18 +189,17 @@ def lowest(g: Builder, codec: Codec, own: Spectrum, gain: str | None) -> str:
     if gain is None:
         return low
     if config.lookahead:
-        low = g.delay("low_past", low, config.lookahead, [1, 2 * config.phase_bins])
+        low = g.delay("low_past", low, config.lookahead, 2 * config.phase_bins)
     return g.Mul(low, g.Gather(gain, np.tile(places, 2), axis=2))
 
 
 @dataclass(frozen=True)
 class Base:
-    """The base layer's codes, int32 `[frames, 1]`, what they leave of the latent `[frames, 1, dim]`, 1 + the pitch step as sent
-    and its place in `table`, `[frames, 1]`."""
+    """The base layer's codes, int32 `[frames, 1, streams]`, what they leave of the latent `[frames, 1, streams, dim]`, and the
+    place of the pitch in `table`, `[frames, 1, streams]`."""
 
     codes: str
     rest: str
-    sent: str
     place: str
     table: PitchCoder
 
@@ -207,8 +212,7 @@ def search_base(g: Builder, codec: Codec, latent: str, wanted: str) -> Base:
     said = memory_table(g, quantizer, book.table(g))
 
     def step(inner: Builder, hidden: str, previous: str, target: str, want: str) -> tuple[list[str], list[str]]:
-        flat = inner.Reshape(hidden, np.array([1, -1]))
-        rest = inner.Gemm(flat, inner.floats(quantizer.predict.weight), target, alpha=-1.0, transB=1)
+        rest = inner.Sub(target, inner.MatMul(hidden, inner.floats(quantizer.predict.weight.T.contiguous())))
         place = inner.Add(previous, want)
         kind = inner.Gather(inner.integers(coder.kind), place)
         entry = book.nearest_of_kind(inner, rest, quantizer.entry_kind.numpy(), kind)
@@ -216,21 +220,21 @@ def search_base(g: Builder, codec: Codec, latent: str, wanted: str) -> Base:
         sent = inner.Gather(inner.integers(coder.sent * coder.n), place)
         return [after, sent], [rest, entry, place]
 
-    shapes = [[1, 1, quantizer.memory.hidden_size], [1]]
+    shapes: list[list[int | str]] = [[1, STREAMS, quantizer.memory.hidden_size], [1, STREAMS]]
     hidden = g.state("memory", np.float32, shapes[0])
     # In units of the table's rows, so that a row and a column only need adding.
-    previous = g.state("pitch", np.int64, [1])
+    previous = g.state("pitch", np.int64, shapes[1])
     types = [np.float32, np.int64, np.float32, np.int64]
     *after, rest, entry, place = g.scan(step, [hidden, previous], [latent, wanted], types, shapes)
     g.keep(hidden, after[0])
     g.keep(previous, after[1])
     codes = g.Cast(g.Add(entry, g.Gather(g.integers(coder.first), place)), to=TensorProto.INT32)
     left = g.Sub(rest, g.Gather(book.table(g), entry))
-    return Base(codes, left, g.Gather(g.integers(coder.sent), place), place, coder)
+    return Base(codes, left, place, coder)
 
 
 def search_rest(g: Builder, codec: Codec, rest: str) -> list[str]:
-    """Codes of layers 2 and up, int32 `[frames, 1]` each, of what the base layer leaves, `[frames, 1, dim]`."""
+    """Codes of layers 2 and up, int32 `[frames, 1, streams]` each, of what the base layer leaves."""
     codes = []
     layers: Any = zip(codec.quantizer.inward, codec.quantizer.outward, codec.quantizer.books, strict=True)
     for inward, outward, book in layers:
@@ -243,12 +247,15 @@ def search_rest(g: Builder, codec: Codec, rest: str) -> list[str]:
     return codes
 
 
-def phase_latent(g: Builder, codec: Codec, low: str, gain: float, hidden: str, base: Base) -> str:
-    """The phase's latent `[frames, 1, phase_dim]` of the lowest bins, which came with a `gain`."""
+def phase_latent(
+    g: Builder, codec: Codec, low: str, gain: float, hidden: str, coder: PitchCoder, place: str
+) -> str:  # fmt: skip
+    """The phase's latent `[frames, streams, phase_dim]` of the lowest bins, which came with a `gain`, and the
+    place of the pitch in `coder` `[frames, streams]`."""
     encoder: Any = codec.phase.encoder  # type: ignore[union-attr]
     config, n_bins = codec.config, codec.config.phase_bins
     fourier = Fourier(encoder.reference.n_fft)
-    place = _first_places(fourier)[:n_bins]
+    where = _first_places(fourier)[:n_bins]
 
     # The mean energy and each bin's own, for its real and for its imaginary part, with their floors, as one product.
     squares, mean = np.ones((2 * n_bins, 1)) / n_bins, np.ones((1, 2 * n_bins))
@@ -257,43 +264,42 @@ def phase_latent(g: Builder, codec: Codec, low: str, gain: float, hidden: str, b
     energy, mean = g.Split(energies, np.array([2 * n_bins, 1]), outputs=2, axis=2)
     level = g.Mul(low, g.Pow(g.Mul(energy, mean), -0.25))
 
-    coder = base.table
-    advanced = g.Gather(g.integers(advances(codec, coder.before, coder.sent)[:, None]), base.place)
-    state = g.state("phase", np.int64, [1, 1, 1])
+    advanced = g.Gather(g.integers(advances(codec, coder.before, coder.sent)[:, None]), place)
+    state = g.state("phase", np.int64, [1, STREAMS, 1])
     phase = g.Mod(g.Add(g.CumSum(advanced, np.array(0)), state), np.array(1 << 32))
     g.keep(state, g.Slice(phase, np.array([-1]), np.array([_END])))
     middle = config.window // 2 + fourier.points - config.window
     # Turned back; where a place has its bin's conjugate, forth, and the layer that reads it turns its imaginary part round.
-    sign = np.where(fourier.mirrored[place], 1, -1)
+    sign = np.where(fourier.mirrored[where], 1, -1)
     angles = reference(codec, np.arange(n_bins), sign, middle)
-    told = rotate(g, level, *sines(g, phase, base.sent, [angles.turned(QUARTER), angles]))
+    told = rotate(g, level, *sines(g, phase, g.Gather(g.integers(coder.sent), place), [angles.turned(QUARTER), angles]))
     weight = encoder.input.weight.clone()
     weight[:, n_bins : 2 * n_bins] *= -torch.from_numpy(sign)
     x = linear(g, g.Concat(told, hidden, axis=2), weight, encoder.input.bias)
-    past = g.state("phase_block", np.float32, [1, config.phase_channels, encoder.block.depthwise.history])
+    past = g.state("phase_block", np.float32, [STREAMS, config.phase_channels, encoder.block.depthwise.history])
     x, after = conv_next(g, x, encoder.block, past)
     g.keep(past, after)
     level = 1 / encoder.power.sqrt()
     return linear(g, layer_norm(g, x, encoder.norm), level * encoder.output.weight, level * encoder.output.bias, exact=True)
 
 
-def search_phase(g: Builder, codec: Codec, latent: str, base: Base) -> list[str]:
-    """The codes of the phase's layers, int32 `[frames, 1]` each: the first in a closed loop, the others of what it leaves."""
+def search_phase(g: Builder, codec: Codec, latent: str, coder: PitchCoder, place: str) -> list[str]:
+    """The codes of the phase's layers, int32 `[frames, 1, streams]` each: the first in a closed loop, the others of what it
+    leaves."""
     quantizer: Any = codec.phase.quantizer  # type: ignore[union-attr]
-    shape = [1, 1, quantizer.memory.hidden_size]
+    shape = [1, STREAMS, quantizer.memory.hidden_size]
     books = [Codebook.of(book.entries, eight_bit=g.eight_bit) for book in quantizer.codebooks()]
-    said = gru_table(g, books[0].table(g), len(books[0].numbers), quantizer.memory)
+    said = books[0].table(g)
 
     def step(inner: Builder, hidden: str, target: str, same: str) -> tuple[list[str], list[str]]:
-        flat = inner.Reshape(hidden, np.array([1, -1]))
-        told = inner.Gemm(flat, inner.floats(quantizer.predict.weight), quantizer.predict.bias, transB=1)
+        told = linear(inner, hidden, quantizer.predict.weight, quantizer.predict.bias, exact=True)
         rest = inner.Sub(target, inner.Mul(told, same))
         entry = books[0].nearest(inner, rest)
         after = gru_step(inner, inner.Gather(said, entry), quantizer.memory, hidden)
         return [after], [rest, entry]
 
     state = g.state("phase_memory", np.float32, shape)
-    series = [latent, steady(g, base.table.before, base.table.sent, base.place)]
+    series = [latent, steady(g, coder.before, coder.sent, place)]
     after, rest, entry = g.scan(step, [state], series, [np.float32] * 3, [shape])
     g.keep(state, after)
     codes = [entry]

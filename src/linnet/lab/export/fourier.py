@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from linnet.lab.export.builder import Builder, Operand
+from linnet.lab.export.builder import MICROSOFT, Builder, Operand
 
 
 @dataclass(frozen=True)
@@ -50,30 +50,39 @@ class Fourier:
         """Whether a place holds its bin's conjugate, `[size]`."""
         return self._k() > self.points // 2
 
-    def forward(self, g: Builder, x: str) -> str:
-        """Real `[..., points / S, S]` -> spectra `[1, several, rows, 2 S]`, all of them one after the other."""
+    def forward(self, g: Builder, x: str, *, constant: bool = False) -> str:
+        """Real `[frames, ..., points / S, S]` -> spectra `[frames, several, rows, 2 S]`, a frame's one after the other.
+
+        A `constant` is worked out when the graph is loaded; it is `[1, several, points / S, S]`.
+        """
         r = self.points // self.columns
         first = np.exp(-2j * np.pi * np.outer(np.arange(self.rows), np.arange(r)) / r)
         interleaved = np.stack([first.real, first.imag], 1).reshape(-1, r).astype(np.float32)
-        parts = g.Reshape(g.MatMul(interleaved, x), np.array([1, -1, self.rows, 2 * self.columns]))
-        return g.MatMul(rotate(g, parts, *self._twiddles()), _as_real(self._kernel()))
+        parts = g.Reshape(g.MatMul(interleaved, x), np.array([0, -1, self.rows, 2 * self.columns]))
+        return g.MatMul(self._twist(g, parts, 1, constant=constant), _as_real(self._kernel()))
 
     def inverse(self, g: Builder, spectrum: str, rows: int) -> str:
-        """Spectra `[1, frames, rows, 2 S]` -> the real signal's first `rows` rows, `[frames, rows, S]`; zeros beyond."""
+        """Spectra `[frames, several, rows, 2 S]` -> the real signals' first `rows` rows, zeros beyond,
+        `[frames, several, rows, S]`."""
         r = self.points // self.columns
-        cosines, sines = self._twiddles()
-        parts = rotate(g, g.MatMul(spectrum, _as_real(self._kernel().conj().T)), cosines, -sines)
+        parts = self._twist(g, g.MatMul(spectrum, _as_real(self._kernel().conj().T)), -1)
         # The rows in between stand for their mirror images as well.
         weight = np.where(np.arange(self.rows) % (self.rows - 1) == 0, 1, 2) / self.points
         last = np.exp(2j * np.pi * np.outer(np.arange(rows), np.arange(self.rows)) / r) * weight
         last[r:] = 0
         interleaved = np.stack([last.real, -last.imag], -1).reshape(rows, -1).astype(np.float32)
-        return g.MatMul(interleaved, g.Reshape(parts, np.array([-1, 2 * self.rows, self.columns])))
+        return g.MatMul(interleaved, g.Reshape(parts, np.array([0, 0, 2 * self.rows, self.columns])))
 
-    def _twiddles(self) -> tuple[np.ndarray, np.ndarray]:
-        """Cosines and sines of what is between the two products, `[1, rows, S]`."""
-        angle = -2 * np.pi * np.outer(np.arange(self.rows), np.arange(self.columns))[None] / self.points
-        return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+    def _twist(self, g: Builder, parts: str, sign: int, *, constant: bool = False) -> str:
+        """What is between the two products, `[frames, several, rows, 2 S]`, forth or back: a row is a position of a text.
+
+        ONNX Runtime's own operator takes any number of frames, but is not worked out at loading; ONNX's is.
+        """
+        angle = -2 * np.pi * np.outer(np.arange(self.rows), np.arange(self.columns)) / self.points
+        tables = np.cos(angle).astype(np.float32), (sign * np.sin(angle)).astype(np.float32)
+        if constant:
+            return g.RotaryEmbedding(parts, *tables, np.arange(self.rows)[None])
+        return g.RotaryEmbedding(parts, np.array([0]), *tables, domain=MICROSOFT)
 
     @property
     def _k2(self) -> np.ndarray:
@@ -89,7 +98,7 @@ class Fourier:
 
 def rotate(g: Builder, x: str, cosines: Operand, sines: Operand) -> str:
     """Complex numbers, each row's real parts before its imaginary parts, times those of angles: `x` `[frames, rows, 2 n]`,
-    cosines and sines `[frames, rows, n]`, or `[1, frames, rows, 2 n]` and `[1, rows, n]`, alike for all frames.
+    cosines and sines `[frames, rows, n]`.
 
     A rotary embedding does just that, as one operator in place of seven.
     """

@@ -1,4 +1,4 @@
-"""Layers as operators: each takes values of shape `[frames, 1, channels]` unless it says otherwise."""
+"""Layers as operators: each takes values of shape `[frames, streams, channels]` unless it says otherwise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from linnet.lab.export.builder import Builder
+from linnet.lab.export.builder import STREAMS, Builder
 from linnet.lab.nn.blocks import ConvNeXt, ResidualGru
 
 # Smallest block on which an 8-bit product is at its fastest, and largest for which ONNX Runtime 1.31 gives a row the same
@@ -45,7 +45,7 @@ def layer_norm(g: Builder, x: str, norm: nn.LayerNorm) -> str:
 
 
 def conv_next(g: Builder, x: str, block: ConvNeXt, state: str) -> tuple[str, str]:
-    """The block and its new state, `[1, channels, history]`."""
+    """The block and its new state, `[streams, channels, history]`."""
     conv: Any = block.depthwise.conv
     channels_first = g.Transpose(x, perm=[1, 2, 0])
     mixed, state = g.CausalConvWithState(channels_first, conv.weight, conv.bias, state, outputs=2, activation="none", ndim=1)
@@ -59,46 +59,43 @@ def backbone(g: Builder, x: str, chain: Any, name: str) -> str:
     """ConvNeXt blocks and recurrences one after the other, with a state each, which are called after `name`."""
     for number, block in enumerate(chain.blocks):
         if isinstance(block, ResidualGru):
-            before = g.state(f"{name}_{number}", np.float32, [1, block.gru.hidden_size])
+            before = g.state(f"{name}_{number}", np.float32, [STREAMS, block.gru.hidden_size])
             y, after = recurrence(g, layer_norm(g, x, block.norm), block.gru, before)
             x = g.Add(x, y)
         else:
             conv = block.depthwise
-            before = g.state(f"{name}_{number}", np.float32, [1, conv.conv.in_channels, conv.history])
+            before = g.state(f"{name}_{number}", np.float32, [STREAMS, conv.conv.in_channels, conv.history])
             x, after = conv_next(g, x, block, before)
         g.keep(before, after)
     return x
 
 
 def gru(g: Builder, x: str, layer: Any, state: str) -> tuple[str, str]:
-    """A small GRU as one operator, its weights in float: `[frames, 1, inputs]` -> `[frames, 1, hidden]`.
+    """A small GRU as one operator, its weights in float: `[frames, streams, inputs]` -> `[frames, streams, hidden]`.
 
-    State `[1, 1, hidden]`.
+    State `[1, streams, hidden]`.
     """
-    weights = [g.floats(_update_first(matrix).unsqueeze(0)) for matrix in (layer.weight_ih_l0, layer.weight_hh_l0)]
-    biases = torch.cat([_update_first(bias) for bias in (layer.bias_ih_l0, layer.bias_hh_l0)]).unsqueeze(0)
-    y, state = g.GRU(x, *weights, biases, None, state, outputs=2, hidden_size=layer.hidden_size, linear_before_reset=1)
+    y, state = _gru(g, x, layer, state)
     return g.Squeeze(y, np.array([1])), state
 
 
-def gru_table(g: Builder, entries: str, count: int, layer: Any) -> str:
-    """What each of `count` entries `[count, inputs]` says to a GRU's gates, for `gru_step`: `[count, 6 * hidden]`."""
-    weight, bias = (_update_first(each) for each in (layer.weight_ih_l0, layer.bias_ih_l0))
-    said = g.Add(g.MatMul(entries, g.floats(weight.T.contiguous())), bias)
-    own = g.Expand(_update_first(layer.bias_hh_l0), np.array([count, 3 * layer.hidden_size]))
-    return g.Concat(said, own, axis=1)
+def gru_before(g: Builder, x: str, layer: Any, name: str) -> str:
+    """A small GRU's state before each frame `[frames, streams, hidden]`, kept as the state `name`: what it foretells from."""
+    before = g.state(name, np.float32, [1, STREAMS, layer.hidden_size])
+    y, after = gru(g, x, layer, before)
+    g.keep(before, after)
+    return g.Slice(g.Concat(before, y, axis=0), np.array([0]), np.array([-1]))
 
 
-def gru_step(g: Builder, said: str, layer: Any, state: str) -> str:
-    """One step of a GRU whose input is a table's row `[1, 6 * hidden]`: state -> state, `[1, 1, hidden]`.
+def gru_step(g: Builder, x: str, layer: Any, state: str) -> str:
+    """One step of a small GRU with an input `[1, streams, inputs]`: state -> state, `[1, streams, hidden]`."""
+    return _gru(g, x, layer, state)[1]
 
-    The row goes in as the operator's biases, beside an input of nothing: one operator in place of twelve.
-    """
-    hidden = layer.hidden_size
-    nothing, unused = np.zeros((1, 1, 1), np.float32), np.zeros((1, 3 * hidden, 1), np.float32)
-    own = g.floats(_update_first(layer.weight_hh_l0).unsqueeze(0))
-    _, after = g.GRU(nothing, unused, own, said, None, state, outputs=2, hidden_size=hidden, linear_before_reset=1)
-    return after
+
+def _gru(g: Builder, x: str, layer: Any, state: str) -> tuple[str, str]:
+    weights = [g.floats(_update_first(matrix).unsqueeze(0)) for matrix in (layer.weight_ih_l0, layer.weight_hh_l0)]
+    biases = torch.cat([_update_first(bias) for bias in (layer.bias_ih_l0, layer.bias_hh_l0)]).unsqueeze(0)
+    return g.GRU(x, *weights, biases, None, state, outputs=2, hidden_size=layer.hidden_size, linear_before_reset=1)
 
 
 def _update_first(gates: Tensor) -> Tensor:
@@ -110,7 +107,7 @@ def _update_first(gates: Tensor) -> Tensor:
 def recurrence(g: Builder, x: str, layer: Any, state: str) -> tuple[str, str]:
     """A large GRU as a Scan, its weights in 8 bits as any layer's: ONNX Runtime's own operator knows floats only.
 
-    State `[1, hidden]`.
+    State `[streams, hidden]`.
     """
     hidden = layer.hidden_size
     sizes = np.array([2 * hidden, hidden])
@@ -125,5 +122,5 @@ def recurrence(g: Builder, x: str, layer: Any, state: str) -> tuple[str, str]:
         return [after], [inner.Identity(after)]
 
     kinds = [np.float32] * 3
-    state, y = g.scan(step, [state], series, kinds, [[1, hidden]])
+    state, y = g.scan(step, [state], series, kinds, [[STREAMS, hidden]])
     return y, state

@@ -12,7 +12,6 @@ from onnx import TensorProto
 from torch import Tensor
 
 from linnet.lab.export.builder import Builder
-from linnet.lab.export.layers import gru_table
 from linnet.lab.quant.predictive import PredictiveQuantizer
 from linnet.lab.systems.codec import Codec
 
@@ -61,7 +60,7 @@ class Codebook:
         return g.BitwiseAnd(g.ReduceMax(both, np.array([-1]), keepdims=0), np.array(places - 1, np.int32))
 
     def nearest_of_kind(self, g: Builder, x: str, entry_kind: np.ndarray, kind: str) -> str:
-        """The entry nearest to `x` `[1, dim]` among those of a `kind`, int64 `[1]` -> `[1]`."""
+        """The entry nearest to `x` `[streams, dim]` among those of a `kind`, int64 `[streams]` -> `[streams]`."""
         kinds = np.arange(entry_kind.max() + 1)[:, None]
         offsets = self._offsets(np.where(entry_kind == kinds, -self.half_powers(), -1e9))
         return g.ArgMax(g.Add(self._scores(g, x), g.Gather(offsets, kind)), axis=-1, keepdims=0)
@@ -89,15 +88,13 @@ class Codebook:
 
 
 def memory_table(g: Builder, quantizer: PredictiveQuantizer, base: str, *, lost: bool = False) -> str:
-    """What each base entry says to the predictor's memory, for `gru_step`, worked out when the graph is loaded.
+    """What each base entry says to the predictor's memory `[n, dim]`, worked out when the graph is loaded.
 
-    The memory's own weights stay exact: it runs on its own past for ever, and with 8 bits the decoder's output is 4 dB further
-    off.
+    The memory's weights stay exact: it runs on its own past for ever, and with 8 bits the decoder's output is 4 dB further off.
     """
     kinds = torch.nn.functional.pad(quantizer.kind.weight, (0, 0, 0, 1))
     which = np.append(quantizer.entry_kind.numpy(), [len(kinds) - 1] * lost)
-    entries = g.Add(base, g.Gather(kinds, g.integers(which)))
-    return gru_table(g, entries, len(which), quantizer.memory)
+    return g.Add(base, g.Gather(kinds, g.integers(which)))
 
 
 @dataclass(frozen=True)
@@ -148,8 +145,8 @@ class PitchDecoder:
 
 
 def steady(g: Builder, before: np.ndarray, pitch: np.ndarray, place: str) -> str:
-    """1 where a frame is voiced or unvoiced as the one before, else 0, float `[frames, 1, 1]`, from the place in a table
-    `[frames, 1]` whose rows are 1 + the pitch step `before`, and 1 + the pitch step."""
+    """1 where a frame is voiced or unvoiced as the one before, else 0, float `[frames, streams, 1]`, from the place in a table
+    `[frames, streams]` whose rows are 1 + the pitch step `before`, and 1 + the pitch step."""
     same = ((before > 0) == (pitch > 0)).astype(np.int8)
     return g.Gather(g.Cast(same[:, None], to=TensorProto.FLOAT), place)
 
@@ -189,8 +186,8 @@ def reference(codec: Codec, bins: np.ndarray, sign: np.ndarray, middle: int) -> 
 
 
 def sines(g: Builder, phase: str, pitch: str, angles: Sequence[Angles]) -> tuple[str, ...]:
-    """Sines of each of the angles, `[frames, 1, n]`, from the source's phase `[frames, 1, 1]` in 2^-32 cycles and 1 + the pitch
-    step `[frames, 1]`.
+    """Sines of each of the angles, `[frames, streams, n]`, from the source's phase `[frames, streams, 1]` in 2^-32 cycles and
+    1 + the pitch step `[frames, streams]`.
 
     In doubles: they hold a phase times the number of a harmonic exactly, and what a sine's last bits are, which depends on the
     length of the call, does not reach a float.

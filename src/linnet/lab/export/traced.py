@@ -6,6 +6,7 @@ systems to be compared, not to be shipped in an application.
 
 from __future__ import annotations
 
+import copy
 import io
 import warnings
 from collections.abc import Callable
@@ -13,48 +14,70 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from linnet.lab.nn.blocks import State, flatten_state, unflatten_state
 from linnet.lab.systems.plain import StreamingSystem
 
-# Neither one frame nor a number that a network might have: an axis of this length is the frames'.
-_FRAMES = 7
+# Neither one frame or stream nor a number that a network might have: axes of these lengths are theirs.
+_FRAMES, _STREAMS = 7, 3
 
 
 @torch.no_grad()
 def trace_graphs(codec: StreamingSystem) -> tuple[bytes, bytes]:
-    """The encoder's graph, `samples` float32 `[frames * hop]` and states -> `codes` int64 `[frames, layers]`, new states; and
-    the decoder's, the other way."""
-    codec = codec.eval()
-    sending, receiving = codec.initial_states(1)
-    samples = torch.zeros(_FRAMES * codec.config.hop)
-    codes = torch.zeros(_FRAMES, codec.config.n_layers, dtype=torch.int64)
-    encoder = _Side(codec, codec.encode_step, sending)
-    decoder = _Side(codec, codec.decode_step, receiving)
+    """The encoder's graph, `samples` float32 `[frames, streams, hop]` and states -> `codes` int64 `[frames, streams, layers]`,
+    new states; and the decoder's, the other way."""
+    codec = _multiplied_out(codec).eval()
+    sending, receiving = codec.initial_states(_STREAMS)
+    encoder = _Side(codec, lambda x, state: codec.encode_step(x.flatten(1), state), sending)
+    decoder = _Side(codec, lambda x, state: _framed(codec, *codec.decode_step(x, state)), receiving)
+    samples = torch.zeros(_FRAMES, _STREAMS, codec.config.hop)
+    codes = torch.zeros(_FRAMES, _STREAMS, codec.config.n_layers, dtype=torch.int64)
     return _trace(encoder.eval(), "samples", samples, "codes"), _trace(decoder.eval(), "codes", codes, "samples")
 
 
+def _multiplied_out(codec: StreamingSystem) -> StreamingSystem:
+    """A copy whose normalised weights are plain ones."""
+    codec = copy.deepcopy(codec)
+    for module in codec.modules():
+        if parametrize.is_parametrized(module):
+            # Torch's own removal would change the class, which the copy shares with the original.
+            weight: Any = module.weight
+            plain = parametrize.type_before_parametrizations(module)
+            del module.parametrizations
+            module.__class__ = plain
+            module.weight = nn.Parameter(weight)
+    return codec
+
+
+def _framed(codec: StreamingSystem, samples: Tensor, state: State) -> tuple[Tensor, State]:
+    return samples.unflatten(1, (-1, codec.config.hop)), state
+
+
 class _Side(nn.Module):
-    """A step without the axis of the batch, its state as a flat list."""
+    """A step over `[frames, streams, width]`, its state as a flat list."""
 
     def __init__(self, codec: StreamingSystem, step: Callable[[Tensor, State], tuple[Tensor, State]], state: State):
         super().__init__()
         self.codec, self.step, self.state = codec, step, state
 
     def forward(self, data: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        y, after = self.step(data.unsqueeze(0), unflatten_state(self.state, states))
-        return y[0], *flatten_state(after)
+        y, after = self.step(data.transpose(0, 1), unflatten_state(self.state, states))
+        return y.transpose(0, 1), *flatten_state(after)
 
 
 def _trace(side: _Side, taken: str, data: Tensor, given: str) -> bytes:
     states = flatten_state(side.state)
     names = [f"state_{number}" for number in range(len(states))]
+    after = [f"new_{name}" for name in names]
+    axes = {name: {0: "frames", 1: "streams"} for name in (taken, given)}
+    axes |= {name: {0: "streams"} for name in (*names, *after)}
     file: Any = io.BytesIO()  # whose type the exporter's own annotation forgets
     with warnings.catch_warnings():
-        # Of values that tracing takes for constants: the shapes that may change are given names below, and tests hold them.
+        # Of values that tracing takes for constants: the shapes that may change have names, and tests hold them.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            side, (data, *states), file, input_names=[taken, *names], output_names=[given, *(f"new_{name}" for name in names)],
-            dynamic_axes={taken: {0: taken}, given: {0: given}}, opset_version=17, dynamo=False,
+            side, (data, *states), file, input_names=[taken, *names], output_names=[given, *after], dynamic_axes=axes,
+            opset_version=17, dynamo=False,
         )  # fmt: skip
     return bytes(file.getvalue())

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
 
 State: TypeAlias = "Tensor | tuple[State, ...]"
 
@@ -238,3 +239,75 @@ class Chain(nn.Module):
             x, new = block(x, before)
             after.append(new)
         return x, tuple(after)
+
+
+class Stateless(nn.Module):
+    """A layer that remembers nothing (an activation, a product, another shape), as a block."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def initial_state(self, batch: int) -> tuple[()]:  # noqa: ARG002 (every block has this signature)
+        return ()
+
+    def forward(self, x: Tensor, state: tuple[()]) -> tuple[Tensor, tuple[()]]:
+        return self.layer(x), state
+
+
+class NewAxis(nn.Module):
+    """A layer that makes `[batch, n]` a single channel, `[batch, n, 1]`, or with `axis` 2 a frame a single bin."""
+
+    def __init__(self, axis: int = -1):
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unsqueeze(self.axis)
+
+
+class Delay(nn.Module):
+    """The input, `frames` late (one or more)."""
+
+    def __init__(self, channels: int, frames: int):
+        super().__init__()
+        self.frames = frames
+        self.register_buffer("silence", torch.zeros(1, frames, channels), persistent=False)
+        self.silence: Tensor
+
+    def initial_state(self, batch: int) -> Tensor:
+        return self.silence.repeat(batch, 1, 1)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        joined = torch.cat([state.to(x.dtype), x], 1)
+        return joined[:, : -self.frames], joined[:, -self.frames :]
+
+
+class Residual(nn.Module):
+    """What blocks in a row make of the input, added to the input.
+
+    Blocks that look ahead by `lookahead` frames answer so much late, and the input waits for them. A convolution that is
+    centred on its output, of kernel k and dilation d, is a `CausalConv` that is (k - 1) d / 2 frames late, weights and all.
+    """
+
+    def __init__(self, channels: int, *blocks: nn.Module, lookahead: int = 0):
+        super().__init__()
+        self.branch = Chain(*blocks)
+        self.identity = Delay(channels, lookahead) if lookahead else Chain()
+
+    def initial_state(self, batch: int) -> tuple[State, State]:
+        return self.branch.initial_state(batch), self.identity.initial_state(batch)
+
+    def forward(self, x: Tensor, state: tuple) -> tuple[Tensor, tuple[State, State]]:
+        y, branch = self.branch(x, state[0])
+        identity, waiting = self.identity(x, state[1])
+        return identity + y, (branch, waiting)
+
+
+def weight_normalised(block: Chain) -> Chain:
+    """The block itself, with the weights of its convolutions and products split into length and direction (Salimans and Kingma,
+    arXiv 1602.07868). An exported graph has them multiplied out."""
+    for module in list(block.modules()):
+        if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d, nn.Linear)):
+            weight_norm(module)
+    return block

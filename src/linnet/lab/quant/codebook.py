@@ -71,7 +71,7 @@ class EmaCodebook(nn.Module):
         `among`, int64 `[k]`, restricts both the replacing and the fair share to some entries. A replaced entry enters with
         an average entry's weight, else the next `update` would pull it back at once.
         """
-        among = torch.arange(self.size) if among is None else among
+        among = torch.arange(self.size, device=self.usage.device) if among is None else among
         fair = self.usage[among].mean()
         dead = among[self.usage[among] < self.revive_below * fair]
         if len(dead) == 0 or len(x) == 0:

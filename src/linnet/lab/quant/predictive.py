@@ -176,6 +176,8 @@ class PredictiveQuantizer(FactorisedLayers):
         flat = latent.flatten(0, 1)
         kinds = self._kinds(pitch_steps).flatten()
         for kind, size in enumerate((codes.unvoiced_entries, codes.voiced_entries, codes.onset_entries)):
+            if not (kinds == kind).any():
+                continue
             part = EmaCodebook(size, flat.shape[1])
             part.fit(flat[kinds == kind], generator=generator)
             span = slice(codes.first_entries[kind], codes.first_entries[kind] + size)

@@ -11,6 +11,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from linnet.lab.quant.codebook import EmaCodebook
 
@@ -44,6 +45,12 @@ class FactorisedLayers(nn.Module):
         """Projection inward, projection outward and codebook of every layer."""
         return cast(list, list(zip(self.inward, self.outward, self.books, strict=True)))
 
+    def look_up(self, layer: int, codes: Tensor) -> Tensor:
+        """What codes int64 `[...]` of one layer (from 0) add to the latent, `[..., dim]`: rows of a table of projected entries,
+        which a runtime works out once."""
+        outward, book = self.layers()[layer][1:]
+        return F.embedding(codes, outward(book.entries))
+
     def learn(self, target: Tensor, total: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """Quantize with all layers what `total` lacks of `target`, both `[batch, frames, dim]` -> the codes of each layer, the
         total after each, with gradients for this layer's projections alone, and what they learn from."""
@@ -76,10 +83,10 @@ class FactorisedLayers(nn.Module):
         A layer counts only if all below it arrived, of which `arrived` bool `[batch, frames]` tells.
         """
         count = torch.zeros_like(codes[..., 0])
-        for column, (_, outward, book) in enumerate(self.layers()):
-            arrived = arrived & (codes[..., column] >= 0)
+        for layer, column in enumerate(codes.unbind(-1)):
+            arrived = arrived & (column >= 0)
             count = count + arrived
-            latent = latent + outward(book(codes[..., column].clamp(min=0))) * arrived.unsqueeze(-1)
+            latent = latent + self.look_up(layer, column.clamp(min=0)) * arrived.unsqueeze(-1)
         return latent, count
 
     @torch.no_grad()
@@ -121,9 +128,9 @@ class ResidualQuantizer(FactorisedLayers):
     def search(self, latent: Tensor) -> Tensor:
         """Codes of all layers, int64 `[batch, frames, layers]`."""
         columns, rest = [], latent
-        for inward, outward, book in self.layers():
+        for layer, (inward, _, book) in enumerate(self.layers()):
             columns.append(book.nearest(inward(rest)))
-            rest = rest - outward(book(columns[-1]))
+            rest = rest - self.look_up(layer, columns[-1])
         return torch.stack(columns, -1)
 
     def dequantize(self, codes: Tensor) -> Tensor:

@@ -145,11 +145,12 @@ class DualBranchCodec(StreamingSystem):
         self.decoder = SpectralDecoder(*transform, channels, blocks, config.latent_dim)
 
     def initial_states(self, batch: int) -> tuple[State, State]:
-        """`StreamingSystem.initial_states`. A receiver decodes both branches as one batch, and knows of each whether it arrived
-        in the last frames, and how loud it was at last."""
+        """`StreamingSystem.initial_states`. A receiver decodes each branch, and knows of each whether it arrived in the last
+        frames, and how loud it was at last."""
         sending = (self.encoder.initial_state(batch), *(self._branch(name).initial_state(batch) for name in _BRANCHES))
         silence = self.speech.power.new_zeros(batch, 1, len(_BRANCHES))
-        return sending, (self.decoder.initial_state(2 * batch), silence.expand(-1, _HELD - 1, -1).clone(), silence)
+        receiving = tuple(self.decoder.initial_state(batch) for _ in _BRANCHES)
+        return sending, (receiving, silence.expand(-1, _HELD - 1, -1).clone(), silence)
 
     def _branch(self, name: str) -> Branch:
         return self.speech if name == "speech" else self.noise
@@ -164,19 +165,22 @@ class DualBranchCodec(StreamingSystem):
     def decode_step(self, codes: Tensor, state: Any) -> tuple[Tensor, State]:
         """`StreamingSystem.decode_step`: both branches, added. One whose codes are all -1 is silent; a lost frame, which has no
         codes at all, goes on with the branches that there were."""
-        decoder, history, before = state
-        latents = torch.cat(self.quantizer.dequantize(codes).chunk(2, -1))
-        both, decoder = self.decoder(latents, decoder)
-        arrived = codes[..., [0, self.config.speech_layers]].ge(0).to(both.dtype)
+        decoders, history, before = state
+        latents = self.quantizer.dequantize(codes)
+        arrived = codes[..., [0, self.config.speech_layers]].ge(0).to(latents.dtype)
         known = torch.cat([history, arrived], 1)
         recent = F.max_pool1d(known.transpose(1, 2), _HELD, 1).transpose(1, 2)
         gains = torch.maximum(arrived, recent * (1 - arrived.amax(-1, keepdim=True)))
         # From one gain to the next within a hop, so that a branch that comes or goes does not click.
         earlier = torch.cat([before, gains], 1)[:, :-1]
-        ramp = torch.arange(1, self.config.hop + 1, device=both.device) / self.config.hop
+        ramp = torch.arange(1, self.config.hop + 1, device=codes.device) / self.config.hop
         fades = earlier.unsqueeze(-1) * (1 - ramp) + gains.unsqueeze(-1) * ramp
-        speech, noise = (fade.flatten(1) * part for fade, part in zip(fades.unbind(2), both.chunk(2), strict=True))
-        return speech + noise, (decoder, known[:, known.shape[1] - _HELD + 1 :], gains[:, -1:])
+        heard, after = codes.new_zeros((), dtype=latents.dtype), []
+        for latent, decoder, fade in zip(latents.chunk(2, -1), decoders, fades.unbind(2), strict=True):
+            samples, decoder = self.decoder(latent, decoder)
+            heard = heard + fade.flatten(1) * samples
+            after.append(decoder)
+        return heard, (tuple(after), known[:, known.shape[1] - _HELD + 1 :], gains[:, -1:])
 
     def forward(self, stage: Stage, example: Example, share: Share) -> Passed:
         """`System.forward`."""

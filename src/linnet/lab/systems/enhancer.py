@@ -27,7 +27,7 @@ class Enhancer(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def initial_state(self, batch: int) -> tuple[State, ...]:
-        past = torch.zeros(batch, self.lookahead, self.head.out_features, dtype=torch.complex64)
+        past = self.head.weight.new_zeros(batch, self.lookahead, self.head.out_features, dtype=torch.complex64)
         return past, self.blocks.initial_state(batch)
 
     def forward(self, spectrum: Tensor, state: tuple) -> tuple[Tensor, tuple]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,14 +65,25 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         save_file({name: tensor.clone() for name, tensor in tensors.items()}, partial, metadata)
 
 
-def slim(checkpoint: Checkpoint) -> Checkpoint:
+def slim(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     """The averaged weights alone, as training can start from: the large matrices in half precision, whose rounding is far
-    below what a step changes. Codebooks keep theirs, for their counts go far beyond its range."""
-    weights = {
-        name: tensor.half() if tensor.ndim > 1 and not name.endswith(".sums") and tensor.is_floating_point() else tensor
-        for name, tensor in (checkpoint.average or checkpoint.weights).items()
-    }
-    return Checkpoint(checkpoint.recipe, checkpoint.progress, weights, {}, {})
+    below what a step changes. Codebooks keep theirs, for their counts go far beyond its range.
+
+    Of several checkpoints of one run their mean (Wortsman et al., Model soups, arXiv 2203.05482), as far along as the last.
+    ValueError if they are of different systems.
+    """
+    last = checkpoints[-1]
+    if any(checkpoint.recipe.system != last.recipe.system for checkpoint in checkpoints):
+        raise ValueError("checkpoints of different systems have no mean")
+    averages = [checkpoint.average or checkpoint.weights for checkpoint in checkpoints]
+    weights = {}
+    for name, tensor in averages[-1].items():
+        if not tensor.is_floating_point():
+            weights[name] = tensor
+            continue
+        mean = torch.stack([average[name] for average in averages]).mean(0)
+        weights[name] = mean if mean.ndim < 2 or name.endswith(".sums") else mean.half()
+    return Checkpoint(last.recipe, last.progress, weights, {}, {})
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +19,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from linnet.lab.data.corpus import Packed
 from linnet.lab.data.crops import CropSampler
@@ -54,14 +55,28 @@ class Data:
     rooms: Packed | None = None
 
 
+class _Draws(Dataset):
+    """The batch of a step by its number: what is heard, what is wanted, pitch labels."""
+
+    def __init__(self, sampler: CropSampler, size: int, rank: int, world: int):
+        self.sampler, self.size, self.rank, self.world = sampler, size, rank, world
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        batch = self.sampler.batch(self.size, step, self.rank, self.world)
+        return torch.from_numpy(batch.samples), torch.from_numpy(batch.target), torch.from_numpy(batch.pitch_hz)
+
+
 class Trainer:
-    """One run of a recipe in a folder; every process of a torchrun makes one."""
+    """One run of a recipe in a folder; every process of a torchrun makes one.
+
+    Crops are drawn by `workers` processes beside it, by itself if there are none: they are the same.
+    """
 
     def __init__(
-        self, recipe: Recipe, data: Data, folder: Path, *, resume: Path | None = None, device: torch.device | None = None
+        self, recipe: Recipe, data: Data, folder: Path, *, resume: Path | None = None, device: str = "cpu", workers: int = 0
     ):
         self.recipe, self.data, self.folder = recipe, data, folder
-        self.device = device or torch.device("cpu")
+        self.device, self.workers = torch.device(device), workers
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         torch.manual_seed(recipe.seed)
@@ -170,16 +185,17 @@ class Trainer:
             self.rival_optimiser = torch.optim.AdamW(rivals.values(), stage.discriminator_learning_rate, (0.5, 0.9))
             restore_optimiser(self.rival_optimiser, self.rival_names, self._rival_tensors)
         self._fit_codebooks(sampler, stage)
-        while self.progress.step < stage.steps:
-            began = time.monotonic()
+        began = time.monotonic()
+        for drawn in self._draws(sampler, stage, range(self.progress.step, stage.steps), self.rank, self.world):
             for group in self.optimiser.param_groups:
                 group["lr"] = _learning_rate(stage, self.progress.step)
-            losses = self._step(stage, sampler, list(parameters.values()))
+            losses = self._step(stage, sampler.seed, drawn, list(parameters.values()))
             seconds = stage.batch * stage.crops.frames * system.hop / system.sample_rate
             self.progress = dataclasses.replace(
                 self.progress, step=self.progress.step + 1, audio_seconds=self.progress.audio_seconds + seconds
             )
             yield {**losses, "audio_seconds_per_second": seconds / (time.monotonic() - began)}
+            began = time.monotonic()
 
     def _of_discriminators(self, tensors: Callable[[Discriminators], dict[str, T]]) -> dict[str, T]:
         named = {output: tensors(ensemble).items() for output, ensemble in self.discriminators.items()}
@@ -193,15 +209,18 @@ class Trainer:
             chosen.update({f"{part}.{name}": value for name, value in getattr(self.codec, part).named_parameters()})
         return chosen
 
-    def _draw(self, sampler: CropSampler, stage: Stage, step: int, rank: int = 0, world: int = 1) -> Example:
-        batch = sampler.batch(stage.batch, step, rank, world)
-        arrays = (batch.samples, batch.target, batch.pitch_hz)
-        return Example(*(torch.from_numpy(array).to(self.device) for array in arrays))
+    def _draws(
+        self, sampler: CropSampler, stage: Stage, steps: Sequence[int], rank: int = 0, world: int = 1
+    ) -> Iterator[Example]:
+        """This process's share of the batch of every step."""
+        pinned = self.device.type == "cuda"
+        draws = _Draws(sampler, stage.batch, rank, world)
+        for arrays in DataLoader(draws, batch_size=None, sampler=steps, num_workers=self.workers, pin_memory=pinned):
+            yield Example(*(array.to(self.device, non_blocking=pinned) for array in arrays))
 
-    def _step(self, stage: Stage, sampler: CropSampler, parameters: list[torch.nn.Parameter]) -> dict[str, float]:
+    def _step(self, stage: Stage, seed: int, example: Example, parameters: list[torch.nn.Parameter]) -> dict[str, float]:
         assert self.optimiser is not None
-        example = self._draw(sampler, stage, self.progress.step, self.rank, self.world)
-        generator = torch.Generator().manual_seed(hash((sampler.seed, self.progress.step)) % (1 << 62))
+        generator = torch.Generator().manual_seed(hash((seed, self.progress.step)) % (1 << 62))
         share = Share(generator, stage.batch, self.rank, self.world, self.device)
         alone = stage.adversarial and self.progress.step < stage.discriminator_warmup_steps
         with torch.set_grad_enabled(not alone), self._autocast():
@@ -289,7 +308,7 @@ class Trainer:
         if self.codec.unfitted(stage):
             # Whole batches on every process: the fit is then the same everywhere without talking.
             batches = min(-(-_FIT_FRAMES // (stage.batch * stage.crops.frames)), _FIT_BATCHES)
-            examples = [self._draw(sampler, stage, 1 << 40 | number) for number in range(batches)]
+            examples = list(self._draws(sampler, stage, [1 << 40 | number for number in range(batches)]))
             self.codec.fit(stage, examples, torch.Generator().manual_seed(self.recipe.seed))
 
     @torch.no_grad()

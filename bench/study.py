@@ -1,0 +1,80 @@
+"""The recipes of a folder, trained, exported and scored side by side: the tables of docs/recipes.md.
+
+    python bench/study.py --corpus CORPUS [--recipes recipes/study] [--folder runs/study] [--jobs 3] [--limit 24]
+
+Each recipe trains in one single-thread process, `--jobs` of them at a time. What is already there is not made again, and a run
+that was interrupted goes on. A cell holds PESQ-WB / ESTOI / DNSMOS against the speech without what disturbs it; the first
+rows are what all began with, and what goes in.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import click
+
+CONDITIONS = ("clean", "noise@10", "room")
+METRICS = ("pesq_wb", "estoi", "dnsmos")
+RATES = (1, 6)
+
+
+def linnet(*arguments: object) -> None:
+    """The command line, on one thread."""
+    command = [sys.executable, "-m", "linnet", *map(str, arguments)]
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def bundle_of(recipe: Path, corpus: Path, folder: Path, cache: Path | None) -> Path:
+    """Train and export a recipe, as far as it has not been."""
+    run, bundle = folder / recipe.stem, folder / recipe.stem / "bundle" / recipe.stem
+    if not bundle.exists():
+        last = run / "last.safetensors"
+        more = [*(["--resume"] if last.exists() else []), *(["--cache", cache] if cache else [])]
+        linnet("train", recipe, "--corpus", corpus, "--folder", run, "--validate-minutes", 1e9, *more)
+        linnet("export", last, bundle)
+    return bundle
+
+
+def table(results: dict, names: list[str]) -> str:
+    """Markdown: a row a codec, a column a condition and rate."""
+    cells: dict[tuple[str, str], str] = {}
+    for summary in results["summaries"]:
+        means = [summary["means"][metric]["value"] for metric in METRICS]
+        cells[summary["label"], summary["condition"]] = " / ".join(f"{value:.2f}".removeprefix("0") for value in means)
+    head = [f"{condition}, {rate} kbit/s" for condition in CONDITIONS for rate in RATES]
+    lines = ["| | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
+    for name in names:
+        labels = [name] * len(RATES) if name == "pcm 256" else [f"{name} {rate}" for rate in RATES]
+        row = [cells[label, condition] for condition in CONDITIONS for label in labels]
+        lines.append(f"| {'the input' if name == 'pcm 256' else name} | " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+@click.command()
+@click.option("--corpus", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
+@click.option("--recipes", type=click.Path(exists=True, file_okay=False, path_type=Path), default=Path("recipes/study"))
+@click.option("--folder", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/study"))
+@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Where packed corpora are kept.")
+@click.option("--jobs", type=click.IntRange(min=1), default=3)
+@click.option("--limit", type=click.IntRange(min=1), default=24, help="Clips.")
+def main(corpus: Path, recipes: Path, folder: Path, cache: Path | None, jobs: int, limit: int) -> None:
+    """Train, export and score the recipes of a folder."""
+    files = sorted(recipes.glob("*.toml"))
+    with ThreadPoolExecutor(jobs) as pool:
+        bundles = list(pool.map(lambda recipe: bundle_of(recipe, corpus, folder, cache), files))
+    scores, rates = folder / "scores.json", ",".join(map(str, RATES))
+    others = [option for bundle in bundles for option in ("--codec", f"{bundle}@{rates}")]
+    conditions, metrics = ",".join(CONDITIONS), ",".join(METRICS)
+    linnet(
+        "eval", "clear", "--set", corpus, "--kbps", rates, *others, "--codec", "pcm", "--condition", conditions,
+        "--metrics", metrics, "--limit", limit, "--jobs", jobs, "--json", scores,
+    )  # fmt: skip
+    results = json.loads(scores.read_text(encoding="utf-8"))
+    click.echo(table(results, ["pcm 256", "clear", *(recipe.stem for recipe in files)]))
+
+
+if __name__ == "__main__":
+    main()
