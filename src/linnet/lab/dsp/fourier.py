@@ -38,20 +38,26 @@ class RealFourier(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         """`[..., points]` -> real and imaginary parts `[..., 2, bins]`."""
-        parts = self.first @ samples.unflatten(-1, (self.rows, self.columns))
+        parts = _exact(self.first, samples.unflatten(-1, (self.rows, self.columns)))
         real, imaginary = parts.split(self.rows, -2)
         turned = [real * self.cosines + imaginary * self.sines, imaginary * self.cosines - real * self.sines]
-        spectrum = (torch.cat(turned, -1) @ self.second).unflatten(-1, (2, self.values))
+        spectrum = _exact(torch.cat(turned, -1), self.second).unflatten(-1, (2, self.values))
         return spectrum.transpose(-3, -2).transpose(-2, -1).flatten(-2)[..., : self.n_bins]
 
     def inverse(self, spectrum: Tensor) -> Tensor:
         """`[..., 2, bins]` -> `[..., points]`: the transpose of `forward`, as every bin but the outer two stands for a pair."""
         padded = F.pad(spectrum * self.weights, (0, self.values * self.rows - self.n_bins))
         columns = padded.unflatten(-1, (self.values, self.rows)).transpose(-2, -1).transpose(-3, -2)
-        parts = columns.flatten(-2) @ self.second.T
+        parts = _exact(columns.flatten(-2), self.second.T)
         real, imaginary = parts.split(self.columns, -1)
         turned = [real * self.cosines - imaginary * self.sines, real * self.sines + imaginary * self.cosines]
-        return (self.first.T @ torch.cat(turned, -2)).flatten(-2)
+        return _exact(self.first.T, torch.cat(turned, -2)).flatten(-2)
+
+
+def _exact(first: Tensor, second: Tensor) -> Tensor:
+    """Their product in floats, whatever the networks around it compute in."""
+    with torch.autocast(first.device.type, enabled=False):
+        return first.float() @ second.float()
 
 
 def _angles(rows: int, columns: int, points: int) -> Tensor:
