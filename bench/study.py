@@ -1,10 +1,10 @@
-"""The recipes of a folder, trained, exported and scored side by side: the tables of docs/recipes.md.
+"""The recipes of a folder, trained, exported and scored side by side: the tables of docs/recipes.md and docs/systems/README.md.
 
     python bench/study.py --corpus CORPUS [--recipes recipes/study] [--folder runs/study] [--jobs 3] [--limit 24]
 
-Each recipe trains in one single-thread process, `--jobs` of them at a time. What is already there is not made again, and a run
-that was interrupted goes on. A cell holds PESQ-WB / ESTOI / DNSMOS against the speech without what disturbs it; the first
-rows are what all began with, and what goes in.
+Each recipe trains in one single-thread process, `--jobs` of them at a time. What is already there, here or in `bundles/`, is not
+made again, and a run that was interrupted goes on. A cell holds PESQ-WB / ESTOI / DNSMOS against the speech without what
+disturbs it; the first rows are what all began with, and what goes in.
 """
 
 import json
@@ -29,7 +29,8 @@ def linnet(*arguments: object) -> None:
 
 def bundle_of(recipe: Path, corpus: Path, folder: Path, cache: Path | None) -> Path:
     """Train and export a recipe, as far as it has not been."""
-    run, bundle = folder / recipe.stem, folder / recipe.stem / "bundle" / recipe.stem
+    kept, run = Path("bundles") / recipe.stem, folder / recipe.stem
+    bundle = kept if kept.exists() else run / "bundle" / recipe.stem
     if not bundle.exists():
         last = run / "last.safetensors"
         more = [*(["--resume"] if last.exists() else []), *(["--cache", cache] if cache else [])]

@@ -118,6 +118,14 @@ def test_graphs_equal_the_lab(codec, graphs):
     np.testing.assert_allclose(run(decoder, codes), wanted, atol=1e-4 * np.abs(wanted).max())
 
 
+def test_halved_weights_sound_alike_in_fewer_bytes(codec, graphs):
+    codes = run(graphs[0], noise(codec).numpy())
+    decoder = trace_graphs(codec, halved=True)[1]
+    wanted = run(graphs[1], codes)
+    np.testing.assert_allclose(run(Session(decoder), codes), wanted, atol=0.02 * np.abs(wanted).max())
+    assert len(decoder) < len(trace_graphs(codec)[1])
+
+
 @settings(max_examples=6, deadline=None)
 @given(cuts=st.lists(st.integers(1, FRAMES - 1), max_size=5))
 def test_stream_equals_batch(codec, graphs, cuts):

@@ -1,7 +1,7 @@
 """A bundle's two graphs by tracing: any system whose two sides are pure functions of input and state.
 
-A traced frame takes more operators than one written by hand (`encoder.py`, `decoder.py`), and its weights stay floats: for
-systems to be compared, not to be shipped in an application.
+A traced frame takes more operators than one written by hand (`encoder.py`, `decoder.py`), and computes with floats: for systems
+to be compared, not to be shipped in an application.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import onnx
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -21,19 +24,22 @@ from linnet.lab.systems.plain import StreamingSystem
 
 # Neither one frame or stream nor a number that a network might have: axes of these lengths are theirs.
 _FRAMES, _STREAMS = 7, 3
+# Fewer weights are not worth a node.
+_WORTH_HALVING = 1024
 
 
 @torch.no_grad()
-def trace_graphs(codec: StreamingSystem) -> tuple[bytes, bytes]:
+def trace_graphs(codec: StreamingSystem, *, halved: bool = False) -> tuple[bytes, bytes]:
     """The encoder's graph, `samples` float32 `[frames, streams, hop]` and states -> `codes` int64 `[frames, streams, layers]`,
-    new states; and the decoder's, the other way."""
+    new states; and the decoder's, the other way. With `halved` weights take half the bytes, widened once at loading."""
     codec = _multiplied_out(codec).eval()
     sending, receiving = codec.initial_states(_STREAMS)
     encoder = _Side(codec, lambda x, state: codec.encode_step(x.flatten(1), state), sending)
     decoder = _Side(codec, lambda x, state: _framed(codec, *codec.decode_step(x, state)), receiving)
     samples = torch.zeros(_FRAMES, _STREAMS, codec.config.hop)
     codes = torch.zeros(_FRAMES, _STREAMS, codec.config.n_layers, dtype=torch.int64)
-    return _trace(encoder.eval(), "samples", samples, "codes"), _trace(decoder.eval(), "codes", codes, "samples")
+    graphs = _trace(encoder.eval(), "samples", samples, "codes"), _trace(decoder.eval(), "codes", codes, "samples")
+    return tuple(map(_halved, graphs)) if halved else graphs  # type: ignore[return-value]
 
 
 def _multiplied_out(codec: StreamingSystem) -> StreamingSystem:
@@ -81,3 +87,19 @@ def _trace(side: _Side, taken: str, data: Tensor, given: str) -> bytes:
             opset_version=17, dynamo=False,
         )  # fmt: skip
     return bytes(file.getvalue())
+
+
+def _halved(graph: bytes) -> bytes:
+    """With the large float constants in half precision, each behind a cast."""
+    model = onnx.load_from_string(graph)
+    casts = []
+    for constant in model.graph.initializer:
+        values = numpy_helper.to_array(constant)
+        if values.dtype == np.float32 and values.size >= _WORTH_HALVING:
+            name = constant.name
+            constant.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+            casts.append(helper.make_node("Cast", [constant.name], [name], f"{name}_float", to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model.SerializeToString(deterministic=True)

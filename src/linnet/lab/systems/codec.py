@@ -16,7 +16,7 @@ from linnet.lab.quant.predictive import PredictiveQuantizer
 from linnet.lab.quant.residual import Quantized
 from linnet.lab.share import Share
 from linnet.lab.systems.base import Example, Heard, Passed, Quantizer, System, draw_layers, draw_losses, quantizer_losses
-from linnet.lab.systems.enhancer import Enhancer
+from linnet.lab.systems.enhancer import Bands, Enhancer
 from linnet.lab.systems.source_filter import Analysis, Decoder, Encoder, PhaseEncoder, SourceFilterConfig, backbone
 from linnet.lab.systems.tracker import PitchTracker
 
@@ -78,12 +78,7 @@ class Codec(System):
         super().__init__()
         self.config = config
         self.stft = Stft(config.window, config.hop)
-        channels, hidden, blocks = config.enhancer_channels, config.enhancer_hidden, config.enhancer_blocks
-        self.enhancer = (
-            Enhancer(self.stft.n_bins, channels, backbone(channels, hidden, blocks, recurrent=True), config.lookahead)
-            if blocks
-            else None
-        )
+        self.enhancer = make_enhancer(config, self.stft.n_bins) if config.enhancer_blocks else None
         self.encoder = Encoder(config)
         self.quantizer = PredictiveQuantizer(
             config.latent_dim, config.spectrum_layers, config.pitch, size=1 << config.bits
@@ -290,6 +285,14 @@ class Codec(System):
         if self.phase is not None and self.phase.quantizer.fitted:
             books = books + self.phase.quantizer.codebooks()
         return books
+
+
+def make_enhancer(config: SourceFilterConfig, n_bins: int) -> Enhancer:
+    """The enhancer of a configuration that has one, for a spectrum of `n_bins`."""
+    channels, per_band = config.enhancer_channels, config.band_channels
+    blocks = backbone(channels, config.enhancer_hidden, config.enhancer_blocks, recurrent=True)
+    bands = Bands(n_bins, 2, per_band, config.band_bins, config.band_blocks) if per_band else None
+    return Enhancer(n_bins, channels, blocks, config.lookahead, bands)
 
 
 def _quantizer_losses(coded: Coded) -> dict[str, Tensor]:

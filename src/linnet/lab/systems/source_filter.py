@@ -34,7 +34,8 @@ class SourceFilterConfig:
     """Sizes of the networks; `window - hop` samples of overlap and the hop make up the latency. A layer has `bits` a frame.
 
     The last `phase_layers` of the layers carry the phase of the lowest `phase_bins` bins, the others the spectrum. With
-    `enhancer_blocks` an enhancer of these sizes stands before the encoder; it answers for a frame `lookahead` frames later.
+    `enhancer_blocks` an enhancer of these sizes stands before the encoder; it answers for a frame `lookahead` frames later. With
+    `band_channels` it has a network for bands of `band_bins`, too.
     """
 
     kind: str = "source-filter"
@@ -48,6 +49,9 @@ class SourceFilterConfig:
     enhancer_channels: int = 256
     enhancer_hidden: int = 768
     enhancer_blocks: int = 0
+    band_channels: int = 0
+    band_bins: int = 8
+    band_blocks: int = 3
     lookahead: int = 0
     decoder_channels: int = 240
     decoder_hidden: int = 720
@@ -69,6 +73,8 @@ class SourceFilterConfig:
             raise ValueError("the free head has no source whose phase could be referred to: give it no phase_layers")
         if self.lookahead and not self.enhancer_blocks:
             raise ValueError("only an enhancer looks ahead: without enhancer_blocks, lookahead is 0")
+        if self.band_channels and not self.enhancer_blocks:
+            raise ValueError("only an enhancer has a network for bands: without enhancer_blocks, band_channels is 0")
         if not 0 <= self.phase_layers < self.n_layers:
             raise ValueError(f"{self.phase_layers} of {self.n_layers} layers for the phase leave none for the spectrum")
 
