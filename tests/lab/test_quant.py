@@ -29,6 +29,15 @@ def test_one_step_after_the_fit_leaves_the_norms_alone():
     assert abs(float(book.entries.norm(dim=1).mean() / before) - 1) < 0.05
 
 
+def test_neighbours_are_other_entries_and_near_ones_more_often():
+    book = EmaCodebook(64, 1)
+    book.sums.copy_(torch.arange(64.0).unsqueeze(1))
+    indices = torch.full((2000,), 20)
+    near = book.neighbours(indices, torch.rand(2000, 4, generator=torch.Generator().manual_seed(0)))
+    assert set(near.tolist()) == {18, 19, 21, 22}
+    assert ((near - 20).abs() == 1).float().mean() > 0.6
+
+
 def test_a_revived_entry_is_used_in_the_next_batch():
     """The widespread form overwrites it from stale averages: it was chosen in none of 500 batches."""
     x = clusters()

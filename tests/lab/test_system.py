@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sessions import Session
 
 from linnet.lab.export import export_decoder, export_encoder
+from linnet.lab.share import Share
 from linnet.lab.systems.codec import Codec
 from linnet.lab.systems.source_filter import SourceFilterConfig
 
@@ -28,6 +29,8 @@ def small(head="source-filter", phase_layers=0, **more):
     torch.nn.init.normal_(codec.quantizer.predict.weight, std=0.2)
     if codec.enhancer is not None:
         torch.nn.init.normal_(codec.enhancer.head.weight, std=0.3)
+        if codec.enhancer.bands is not None:
+            torch.nn.init.normal_(codec.enhancer.bands.head.weight, std=0.3)
     if codec.phase is not None:
         torch.nn.init.normal_(codec.phase.quantizer.predict.weight, std=0.2)
         torch.nn.init.normal_(codec.decoder.phase_head.weight, std=0.1)
@@ -43,12 +46,15 @@ def speechlike(frames=FRAMES, seed=0):
     return (0.1 * tone * (np.sin(20 * time) > 0) + 0.01 * rng.standard_normal(len(time))).astype(np.float32)
 
 
-@pytest.fixture(scope="module", params=["source-filter", "free", "phase", "enhancer"])
+@pytest.fixture(scope="module", params=["source-filter", "free", "phase", "enhancer", "bands"])
 def codec(request):
     if request.param == "phase":
         return small(phase_layers=2)
     if request.param == "enhancer":
         return small(phase_layers=2, lookahead=1, enhancer_blocks=2, enhancer_channels=16, enhancer_hidden=32)
+    if request.param == "bands":
+        sizes = {"enhancer_blocks": 1, "enhancer_channels": 16, "enhancer_hidden": 32, "band_channels": 8, "band_blocks": 2}
+        return small(phase_layers=2, lookahead=1, **sizes)
     return small(request.param)
 
 
@@ -162,6 +168,21 @@ def test_nothing_breaks_on_silence_or_overload(graphs):
         assert codes.min() >= 0
         assert codes.max() < 4096
         assert np.isfinite(decoder(codes)).all()
+
+
+def test_perturbed_codes_are_neighbours_of_the_upper_layers_alone():
+    codec = small(phase_layers=2)
+    codes = torch.randint(0, 4000, (40, 30, codec.config.n_layers))
+    share = Share(torch.Generator().manual_seed(0), 40)
+    perturbed = codec.perturbed(codes, 0.5, share)
+    struck = (perturbed != codes).float().mean((0, 1))
+    assert struck[0] == 0
+    assert struck[codec.config.spectrum_layers] == 0
+    # The last layer is struck in four of five clips, those below it less often.
+    upper = struck[struck > 0]
+    assert len(upper) == codec.config.n_layers - 2
+    assert (upper.diff() > 0).all()
+    assert upper[-1] == pytest.approx(0.4, abs=0.1)
 
 
 def test_an_unknown_head_is_refused():

@@ -148,10 +148,42 @@ def enhance(g: Builder, codec: Codec, power: str, floor: float) -> tuple[str, st
     x = layer_norm(g, backbone(g, x, enhancer.blocks, "enhancer"), enhancer.norm)
     head = enhancer.head
     gain = g.Mul(g.Sigmoid(linear(g, x, head.weight[fourier.bins], head.bias[fourier.bins])), 2.0)
-    power = g.Sub(power, floor)
+    heard, power = power, g.Sub(power, floor)
     if lookahead:
         power = g.delay("power_past", power, lookahead, fourier.size)
-    return g.Add(g.Mul(power, g.Mul(gain, gain)), floor), gain
+    passed = g.Add(g.Mul(power, g.Mul(gain, gain)), floor)
+    if enhancer.bands is not None:
+        bins = [g.Gather(g.Log(read), _first_places(fourier), axis=2) for read in (heard, passed)]
+        own = g.Gather(band_gain(g, enhancer.bands, bins), fourier.bins, axis=2)
+        gain = g.Mul(gain, own)
+        passed = g.Add(g.Mul(power, g.Mul(gain, gain)), floor)
+    return passed, gain
+
+
+def band_gain(g: Builder, bands: Any, features: Sequence[str]) -> str:
+    """The gain of every bin by the network of the bands, `[frames, streams, bins]`, of features of that shape."""
+    n_bands, channels = bands.place.shape
+    half, spare = bands.stride // 2, n_bands * bands.stride - bands.n_bins
+    sizes = {"kernel_shape": [1, 2 * bands.stride], "strides": [1, bands.stride]}
+    x = g.Concat(*(g.Unsqueeze(feature, np.array([1])) for feature in features), axis=1)
+    weight = bands.input.weight.unsqueeze(2) / _SPREAD
+    x = g.Conv(x, weight, bands.input.bias, pads=[0, half, 0, half + spare], **sizes)
+    x = g.Add(g.Transpose(x, perm=[0, 2, 3, 1]), bands.place)
+    for number, block in enumerate(bands.blocks.blocks):
+        before = g.state(f"bands_{number}", np.float32, [STREAMS, n_bands, channels])
+        rows = g.Reshape(layer_norm(g, x, block.norm), np.array([0, -1, channels]))
+        y, after = gru(g, rows, block.gru, g.Reshape(before, np.array([1, -1, channels])))
+        g.keep(before, g.Reshape(after, np.array([-1, n_bands, channels])))
+        x = g.Add(x, g.Reshape(y, np.array([0, -1, n_bands, channels])))
+        y = g.MatMul(g.floats(block.across.weight), layer_norm(g, x, block.across_norm))
+        y = g.MatMul(g.floats(block.across_back.weight), g.Gelu(g.Add(y, block.across.bias.unsqueeze(1))))
+        x = g.Add(x, g.Add(y, block.across_back.bias.unsqueeze(1)))
+        y = g.Gelu(linear(g, layer_norm(g, x, block.inner_norm), block.inner.weight, block.inner.bias, exact=True))
+        x = g.Add(x, linear(g, y, block.inner_back.weight, block.inner_back.bias, exact=True))
+    x = g.Transpose(layer_norm(g, x, bands.norm), perm=[0, 3, 1, 2])
+    logits = g.ConvTranspose(x, bands.head.weight.unsqueeze(2), bands.head.bias, pads=[0, half, 0, half], **sizes)
+    own = g.Slice(logits, np.array([0]), np.array([bands.n_bins]), np.array([3]))
+    return g.Mul(g.Sigmoid(g.Squeeze(own, np.array([1]))), 2.0)
 
 
 def network(g: Builder, codec: Codec, power: str, wanted: str) -> tuple[str, str]:

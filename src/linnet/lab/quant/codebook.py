@@ -48,6 +48,16 @@ class EmaCodebook(nn.Module):
         return F.embedding(indices, self.entries)
 
     @torch.no_grad()
+    def neighbours(self, indices: Tensor, draws: Tensor) -> Tensor:
+        """Another entry near each of int64 `[n]`: draws, uniform `[n, k]`, choose among the k nearest, the nearer the likelier."""
+        distances, others = torch.cdist(self(indices), self.entries).topk(draws.shape[1] + 1, largest=False)
+        distances, others = distances[:, 1:], others[:, 1:]  # but itself
+        odds = torch.exp(-distances / distances.mean(1, keepdim=True))
+        # The largest of u ** (1 / odds) falls on each with the share of its odds (Efraimidis and Spirakis, 2006).
+        chosen = (draws ** (1 / odds)).argmax(1, keepdim=True)
+        return others.gather(1, chosen).squeeze(1)
+
+    @torch.no_grad()
     def accumulate(self, x: Tensor, indices: Tensor) -> None:
         """Add a batch, `[n, dim]` with the entry of each, to what the next `update` will use.
 

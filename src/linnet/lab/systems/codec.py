@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # What residual codebooks leave of a latent's power, layer by layer: the noise that the autoencoder learns to bear.
 _NOISE_POWER = (0.22, 0.12, 0.08, 0.055, 0.04, 0.03)
 _PHASE_NOISE_POWER = 0.2
+# Among how many entries a perturbed code is chosen.
+_NEIGHBOURS = 8
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,23 @@ class Codec(System):
         phase, _ = quantizer.dequantize(own, steady(pitch_steps), quantizer.initial_state(len(codes)))
         return Received(latent, pitch_steps, quality, phase)
 
+    def perturbed(self, codes: Tensor, probability: float, share: Share) -> Tensor:
+        """Codes `[batch, frames, layers]` with neighbours in place of some: in every clip a random number of its last layers is
+        struck, from the last to the first that no predictor listens to (arXiv 2509.19025)."""
+        books = [*self.quantizer.codebooks()[1:]]
+        columns = list(range(1, self.config.spectrum_layers))
+        if self.phase is not None and self.phase.quantizer.fitted:
+            books += self.phase.quantizer.codebooks()[1:]
+            columns += range(self.config.spectrum_layers + 1, self.config.n_layers)
+        struck = share.randint(0, len(columns) + 1, 1)
+        codes = codes.clone()
+        for number, (column, book) in enumerate(zip(columns, books, strict=True)):
+            own = codes[..., column]
+            near = book.neighbours(own.flatten(), share.rand(codes.shape[1], _NEIGHBOURS).flatten(0, 1)).view_as(own)
+            strikes = (share.rand(codes.shape[1]) < probability) & (number >= len(columns) - struck)
+            codes[..., column] = torch.where(strikes, near, own)
+        return codes
+
     def pass_straight(self, coded: Coded, received: Received) -> Received:
         """What was received, as a function of what was sent: the encoder gets the decoder's gradient as if nothing had been
         quantized. A phase without codebooks passes unquantized where its layers arrived."""
@@ -217,7 +236,8 @@ class Codec(System):
         coded = self.quantize(example.samples, pitch_steps, arrived)
         heard = {}
         if stage.decodes:
-            codes = torch.where(arrived.unsqueeze(-1), draw_layers(coded.codes, share), -1)
+            sent = self.perturbed(coded.codes, stage.perturbation, share) if stage.perturbation else coded.codes
+            codes = torch.where(arrived.unsqueeze(-1), draw_layers(sent, share), -1)
             received = self.pass_straight(coded, self.receive(codes))
             heard = {"": self._heard(self.synthesise(received), example, received.quality)}
         learning: list[tuple[Quantizer, tuple[Tensor, ...]]] = []

@@ -38,8 +38,8 @@ class Stage:
     enhancement (PURE's), mix (the dual-branch codec's). Where a system has several outputs, what is lost on one is called
     `output/loss`. Codebooks without entries are fitted at the start of the first stage that minimises latent; until then a
     phase passes unquantized. `pitch` is "tracked", by the tracker as it stands, which is what the codec will meet, or
-    "labelled", by the corpus's labels. `enhancement_probability` is how often PURE's first streams aim at the target. Unless
-    `paired`, discriminators are shown other clips' targets. `batch` counts the clips of all processes together.
+    "labelled", by the corpus's labels. `enhancement_probability` is how often PURE's first streams aim at the target, `perturbation`
+    how often, in the source-filter system, the decoder is given a neighbour of a code that is not a first one. Unless `paired`, discriminators are shown other clips' targets. `batch` counts the clips of all processes together.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Stage:
     frame_loss: float = 0.1
     pitch: str = "tracked"
     enhancement_probability: float = 0.0
+    perturbation: float = 0.0
     paired: bool = True
     learning_rate: float = 1e-3
     final_learning_rate: float = 5e-5
