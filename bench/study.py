@@ -2,8 +2,8 @@
 
     python bench/study.py --corpus CORPUS [--recipes recipes/study] [--folder runs/study] [--jobs 3] [--limit 24]
 
-Each recipe trains in one single-thread process, `--jobs` of them at a time. What is already there, here or in `bundles/`, is not
-made again, and a run that was interrupted goes on. A cell holds PESQ-WB / ESTOI / DNSMOS against the speech without what
+Each recipe trains in one single-thread process, `--jobs` of them at a time. What is already there, here or in `bundles/`, is
+not made again, and a run that was interrupted goes on. A cell holds PESQ-WB / ESTOI / DNSMOS against the speech without what
 disturbs it; the first rows are what all began with, and what goes in.
 """
 

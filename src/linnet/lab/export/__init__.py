@@ -16,7 +16,7 @@ __all__ = ["export_decoder", "export_encoder", "export_graphs", "trace_graphs"]
 
 
 def export_graphs(system: System, *, eight_bit: bool = True) -> tuple[bytes, bytes]:
-    """The encoder's and the decoder's graph, by hand where there is a hand-written one; traced ones store 16 bits in place of 8."""
+    """The encoder's and the decoder's graph, by hand where there is a hand-written one; traced ones have 16 bits, not 8."""
     if isinstance(system, Codec):
         return export_encoder(system, eight_bit=eight_bit), export_decoder(system, eight_bit=eight_bit)
     if isinstance(system, StreamingSystem):

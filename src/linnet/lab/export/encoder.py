@@ -144,20 +144,29 @@ def enhance(g: Builder, codec: Codec, power: str, floor: float) -> tuple[str, st
     """The enhancer: of a power spectrum plus its floor what passes, with the floor again, and the gains, all of one shape."""
     enhancer: Any = codec.enhancer
     fourier, lookahead = Fourier(codec.stft.n_fft), codec.config.lookahead
-    x = linear(g, g.Log(power), spread(enhancer.input.weight / _SPREAD, fourier), enhancer.input.bias)
-    x = layer_norm(g, backbone(g, x, enhancer.blocks, "enhancer"), enhancer.norm)
-    head = enhancer.head
-    gain = g.Mul(g.Sigmoid(linear(g, x, head.weight[fourier.bins], head.bias[fourier.bins])), 2.0)
     heard, power = power, g.Sub(power, floor)
     if lookahead:
         power = g.delay("power_past", power, lookahead, fourier.size)
-    passed = g.Add(g.Mul(power, g.Mul(gain, gain)), floor)
+    gains: list[str] = []
+
+    def passed() -> str:
+        whole = power if not gains else g.Mul(power, g.Mul(gains[-1], gains[-1]))
+        return g.Add(whole, floor)
+
+    if enhancer.frames is not None:
+        gains.append(frame_gain(g, enhancer.frames, heard, fourier))
     if enhancer.bands is not None:
-        bins = [g.Gather(g.Log(read), _first_places(fourier), axis=2) for read in (heard, passed)]
+        bins = [g.Gather(g.Log(read), _first_places(fourier), axis=2) for read in (heard, passed())]
         own = g.Gather(band_gain(g, enhancer.bands, bins), fourier.bins, axis=2)
-        gain = g.Mul(gain, own)
-        passed = g.Add(g.Mul(power, g.Mul(gain, gain)), floor)
-    return passed, gain
+        gains.append(g.Mul(gains[-1], own) if gains else own)
+    return passed(), gains[-1]
+
+
+def frame_gain(g: Builder, frames: Any, heard: str, fourier: Fourier) -> str:
+    """The gain at every place by the network over whole frames, `[frames, streams, places]`, of a power spectrum."""
+    x = linear(g, g.Log(heard), spread(frames.input.weight / _SPREAD, fourier), frames.input.bias)
+    x = layer_norm(g, backbone(g, x, frames.blocks, "enhancer"), frames.norm)
+    return g.Mul(g.Sigmoid(linear(g, x, frames.head.weight[fourier.bins], frames.head.bias[fourier.bins])), 2.0)
 
 
 def band_gain(g: Builder, bands: Any, features: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from linnet.lab.quant.predictive import PredictiveQuantizer
 from linnet.lab.quant.residual import Quantized
 from linnet.lab.share import Share
 from linnet.lab.systems.base import Example, Heard, Passed, Quantizer, System, draw_layers, draw_losses, quantizer_losses
-from linnet.lab.systems.enhancer import Bands, Enhancer
+from linnet.lab.systems.enhancer import Bands, Enhancer, Frames
 from linnet.lab.systems.source_filter import Analysis, Decoder, Encoder, PhaseEncoder, SourceFilterConfig, backbone
 from linnet.lab.systems.tracker import PitchTracker
 
@@ -80,7 +80,7 @@ class Codec(System):
         super().__init__()
         self.config = config
         self.stft = Stft(config.window, config.hop)
-        self.enhancer = make_enhancer(config, self.stft.n_bins) if config.enhancer_blocks else None
+        self.enhancer = make_enhancer(config, self.stft.n_bins) if config.enhances else None
         self.encoder = Encoder(config)
         self.quantizer = PredictiveQuantizer(
             config.latent_dim, config.spectrum_layers, config.pitch, size=1 << config.bits
@@ -88,7 +88,7 @@ class Codec(System):
         self.phase = Phase(config) if config.phase_layers else None
         self.decoder = Decoder(config)
         self.tracker = PitchTracker(config.sample_rate, config.hop, config.pitch)
-        self.description = f"source-filter codec, head {config.head!r}" + (", removes noise" if config.enhancer_blocks else "")
+        self.description = f"source-filter codec, head {config.head!r}" + (", removes noise" if config.enhances else "")
         self.lookahead = config.lookahead
         self.delay = config.window - config.hop + config.lookahead * config.hop
 
@@ -224,7 +224,8 @@ class Codec(System):
         latent, heard = None, {}
         if "alignment" in stage.losses or stage.bottleneck == "enhanced":
             spectrum = self.spectrum(samples)
-            latent = self.analyse(spectrum, pitch_steps).latent
+            if "alignment" in stage.losses:
+                latent = self.analyse(spectrum, pitch_steps).latent
             if stage.bottleneck == "enhanced":
                 heard = {"": self._heard(self.resynthesised(spectrum), example)}
         return Passed(losses, heard, latent)
@@ -309,10 +310,13 @@ class Codec(System):
 
 def make_enhancer(config: SourceFilterConfig, n_bins: int) -> Enhancer:
     """The enhancer of a configuration that has one, for a spectrum of `n_bins`."""
-    channels, per_band = config.enhancer_channels, config.band_channels
-    blocks = backbone(channels, config.enhancer_hidden, config.enhancer_blocks, recurrent=True)
-    bands = Bands(n_bins, 2, per_band, config.band_bins, config.band_blocks) if per_band else None
-    return Enhancer(n_bins, channels, blocks, config.lookahead, bands)
+    frames, bands = None, None
+    if config.enhancer_blocks:
+        channels = config.enhancer_channels
+        frames = Frames(n_bins, channels, backbone(channels, config.enhancer_hidden, config.enhancer_blocks, recurrent=True))
+    if config.band_channels:
+        bands = Bands(n_bins, config.band_channels, config.band_bins, config.band_blocks)
+    return Enhancer(n_bins, config.lookahead, frames, bands)
 
 
 def _quantizer_losses(coded: Coded) -> dict[str, Tensor]:

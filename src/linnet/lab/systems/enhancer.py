@@ -14,55 +14,71 @@ from linnet.lab.nn.blocks import Chain, State
 
 
 class Enhancer(nn.Module):
-    """Complex spectrum `[batch, frames, bins]` to the same with a gain from 0 to 4 on every bin, `lookahead` frames late.
+    """Complex spectrum `[batch, frames, bins]` to the same with a gain on every bin, `lookahead` frames late.
 
-    The gain is the product of two from 0 to 2: one from a network over whole frames and, where there are `bands`, one from a
-    network that is the same for every band, which reads what went in and what the first one lets pass.
+    The gain is the product of what the networks say, each from 0 to 2: that of whole `frames`, then that of the `bands`.
     """
 
-    def __init__(self, n_bins: int, channels: int, blocks: Chain, lookahead: int, bands: Bands | None = None):
+    def __init__(self, n_bins: int, lookahead: int, frames: Frames | None, bands: Bands | None):
         super().__init__()
-        self.lookahead = lookahead
+        self.n_bins, self.lookahead, self.frames, self.bands = n_bins, lookahead, frames, bands
+
+    @property
+    def networks(self) -> list[Frames | Bands]:
+        """Those that there are, in the order in which they act."""
+        return [network for network in (self.frames, self.bands) if network is not None]
+
+    def initial_state(self, batch: int) -> tuple[State, ...]:
+        states = tuple(network.initial_state(batch) for network in self.networks)
+        weight = next(self.parameters())
+        return weight.new_zeros(batch, self.lookahead, self.n_bins, dtype=torch.complex64), *states
+
+    def forward(self, spectrum: Tensor, state: tuple) -> tuple[Tensor, tuple]:
+        past, *states = state
+        joined = torch.cat([past, spectrum], 1)
+        n_frames = spectrum.shape[1]
+        passed, after = joined[:, :n_frames], []
+        for network, own in zip(self.networks, states, strict=True):
+            gain, own = network(log_energy(spectrum), log_energy(passed), own)
+            passed = gain * passed
+            after.append(own)
+        return passed, (joined[:, n_frames:], *after)
+
+
+class Frames(nn.Module):
+    """A gain from 0 to 2 for every bin, by a network over whole frames: `[batch, frames, bins]` -> the same shape."""
+
+    def __init__(self, n_bins: int, channels: int, blocks: Chain):
+        super().__init__()
         self.input = nn.Linear(n_bins, channels)
         self.blocks = blocks
         self.norm = nn.LayerNorm(channels)
         self.head = nn.Linear(channels, n_bins)
-        self.bands = bands
         # At first it changes nothing.
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def initial_state(self, batch: int) -> tuple[State, ...]:
-        past = self.head.weight.new_zeros(batch, self.lookahead, self.head.out_features, dtype=torch.complex64)
-        bands = self.bands.initial_state(batch) if self.bands is not None else ()
-        return past, self.blocks.initial_state(batch), bands
+    def initial_state(self, batch: int) -> State:
+        return self.blocks.initial_state(batch)
 
-    def forward(self, spectrum: Tensor, state: tuple) -> tuple[Tensor, tuple]:
-        past, blocks, bands = state
-        x, blocks = self.blocks(self.input(log_energy(spectrum)), blocks)
-        gain = 2 * torch.sigmoid(self.head(self.norm(x)).float())
-        joined = torch.cat([past, spectrum], 1)
-        n_frames = spectrum.shape[1]
-        passed = gain * joined[:, :n_frames]
-        if self.bands is not None:
-            gain, bands = self.bands(torch.stack([log_energy(spectrum), log_energy(passed)], -1), bands)
-            passed = gain * passed
-        return passed, (joined[:, n_frames:], blocks, bands)
+    def forward(self, heard: Tensor, passed: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: ARG002
+        """Of the logarithms of the energies that were heard; those that pass, which they tell, are not read."""
+        x, state = self.blocks(self.input(heard), state)
+        return 2 * torch.sigmoid(self.head(self.norm(x)).float()), state
 
 
 class Bands(nn.Module):
-    """A gain from 0 to 2 for every bin, by one network for all bands of `stride` bins: `[batch, frames, bins, features]` ->
-    `[batch, frames, bins]`.
+    """A gain from 0 to 2 for every bin, by one network for all bands of `stride` bins: `[batch, frames, bins]` -> the same.
 
     What noise is in one band it is in another: weights that all bands share learn from less (as GTCRN's, Rong et al., ICASSP
     2024, and before it DPCRN's, arXiv 2107.05429). A band sees half a band more on either side.
     """
 
-    def __init__(self, n_bins: int, features: int, channels: int, stride: int, n_blocks: int):
+    def __init__(self, n_bins: int, channels: int, stride: int, n_blocks: int):
         super().__init__()
         self.n_bins, self.stride = n_bins, stride
         n_bands = -(-n_bins // stride)
-        self.input = nn.Conv1d(features, channels, 2 * stride, stride, padding=stride // 2)
+        self.input = nn.Conv1d(2, channels, 2 * stride, stride, padding=stride // 2)
         self.place = nn.Parameter(torch.zeros(n_bands, channels))
         self.blocks = Chain(*(BandBlock(channels, n_bands) for _ in range(n_blocks)))
         self.norm = nn.LayerNorm(channels)
@@ -74,12 +90,13 @@ class Bands(nn.Module):
     def initial_state(self, batch: int) -> State:
         return self.blocks.initial_state(batch)
 
-    def forward(self, features: Tensor, state: State) -> tuple[Tensor, State]:
+    def forward(self, heard: Tensor, passed: Tensor, state: State) -> tuple[Tensor, State]:
+        """Of the logarithms of the energies that were heard and of those that pass so far."""
         spare = len(self.place) * self.stride - self.n_bins
-        rows = F.pad(features.flatten(0, 1).transpose(1, 2), (0, spare))
-        x = self.input(rows).transpose(1, 2).unflatten(0, features.shape[:2]) + self.place
+        rows = F.pad(torch.stack([heard, passed], 2).flatten(0, 1), (0, spare))
+        x = self.input(rows).transpose(1, 2).unflatten(0, heard.shape[:2]) + self.place
         x, state = self.blocks(x, state)
-        logits = self.head(self.norm(x).flatten(0, 1).transpose(1, 2)).unflatten(0, features.shape[:2])
+        logits = self.head(self.norm(x).flatten(0, 1).transpose(1, 2)).unflatten(0, heard.shape[:2])
         return 2 * torch.sigmoid(logits[:, :, 0, : self.n_bins].float()), state
 
 

@@ -34,8 +34,8 @@ class SourceFilterConfig:
     """Sizes of the networks; `window - hop` samples of overlap and the hop make up the latency. A layer has `bits` a frame.
 
     The last `phase_layers` of the layers carry the phase of the lowest `phase_bins` bins, the others the spectrum. With
-    `enhancer_blocks` an enhancer of these sizes stands before the encoder; it answers for a frame `lookahead` frames later. With
-    `band_channels` it has a network for bands of `band_bins`, too.
+    `enhancer_blocks` or `band_channels` an enhancer stands before the encoder, of a network over frames, one over bands of
+    `band_bins`, or both; it answers for a frame `lookahead` frames later.
     """
 
     kind: str = "source-filter"
@@ -71,12 +71,15 @@ class SourceFilterConfig:
             raise ValueError(f"head is {self.head!r}; choose 'source-filter' or 'free'")
         if self.head == "free" and self.phase_layers:
             raise ValueError("the free head has no source whose phase could be referred to: give it no phase_layers")
-        if self.lookahead and not self.enhancer_blocks:
-            raise ValueError("only an enhancer looks ahead: without enhancer_blocks, lookahead is 0")
-        if self.band_channels and not self.enhancer_blocks:
-            raise ValueError("only an enhancer has a network for bands: without enhancer_blocks, band_channels is 0")
+        if self.lookahead and not self.enhances:
+            raise ValueError("only an enhancer looks ahead: without enhancer_blocks and band_channels, lookahead is 0")
         if not 0 <= self.phase_layers < self.n_layers:
             raise ValueError(f"{self.phase_layers} of {self.n_layers} layers for the phase leave none for the spectrum")
+
+    @property
+    def enhances(self) -> bool:
+        """Whether an enhancer stands before the encoder."""
+        return self.enhancer_blocks > 0 or self.band_channels > 0
 
     @property
     def phase_hz(self) -> float:

@@ -26,7 +26,14 @@ from linnet.lab.data.crops import CropSampler
 from linnet.lab.losses.adversarial import Discriminators
 from linnet.lab.losses.intelligibility import IntelligibilityLoss
 from linnet.lab.losses.loudness import LoudnessLoss
-from linnet.lab.losses.reconstruction import BalanceLoss, L1Loss, MultiScaleMelLoss, SiSdrLoss, WaveformDistance
+from linnet.lab.losses.reconstruction import (
+    BalanceLoss,
+    CompressedSpectrumLoss,
+    L1Loss,
+    MultiScaleMelLoss,
+    SiSdrLoss,
+    WaveformDistance,
+)
 from linnet.lab.share import Share, gather_batch
 from linnet.lab.systems import make_system
 from linnet.lab.systems.base import Example, Heard, Passed, System
@@ -87,6 +94,7 @@ class Trainer:
             "loudness": LoudnessLoss(rate).to(self.device),
             "intelligibility": IntelligibilityLoss(rate).to(self.device),
             "balance": BalanceLoss(rate).to(self.device),
+            "compressed": CompressedSpectrumLoss().to(self.device),
             "l1": L1Loss(),
             "si_sdr": SiSdrLoss(),
         }

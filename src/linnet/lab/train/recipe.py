@@ -19,7 +19,8 @@ from linnet.lab.systems.source_filter import SourceFilterConfig
 
 T = TypeVar("T")
 
-RECONSTRUCTION = ("mel", "loudness", "intelligibility", "balance", "l1", "si_sdr", "waveform")
+_SPECTRAL = ("mel", "loudness", "intelligibility", "balance", "compressed")
+RECONSTRUCTION = (*_SPECTRAL, "l1", "si_sdr", "waveform")
 ADVERSARIAL = ("adversarial", "feature_matching")
 LOSSES = (*RECONSTRUCTION, *ADVERSARIAL, "latent", "commitment", "alignment", "pitch", "kl", "enhancement", "mix")
 
@@ -28,18 +29,20 @@ LOSSES = (*RECONSTRUCTION, *ADVERSARIAL, "latent", "commitment", "alignment", "p
 class Stage:
     """One stretch of training: which parts learn, what stands between encoder and decoder, and what is minimised.
 
-    `trains` names parts of the system, the others stay frozen. `bottleneck` is one of the system's own: "quantized" is every
-    system's, a random number of layers, with bursts of lost frames at `frame_loss` in a third of the clips. `losses` are
-    weights by name: mel, loudness, intelligibility, balance, l1, si_sdr (reconstruction) and waveform (where the phase's layers
-    arrive), adversarial and feature_matching (with the recipe's discriminators, which learn at `discriminator_learning_rate`,
-    alone for the first `discriminator_warmup_steps`), latent (what the quantizers learn from) and commitment (what the encoders
-    do), both errors in units of the latents' power, alignment (how far the latent is from what the recipe's teacher makes of
-    the target: squared error and one less the cosine), and systems' own: pitch (the tracker's cross-entropy), kl and
-    enhancement (PURE's), mix (the dual-branch codec's). Where a system has several outputs, what is lost on one is called
-    `output/loss`. Codebooks without entries are fitted at the start of the first stage that minimises latent; until then a
-    phase passes unquantized. `pitch` is "tracked", by the tracker as it stands, which is what the codec will meet, or
-    "labelled", by the corpus's labels. `enhancement_probability` is how often PURE's first streams aim at the target, `perturbation`
-    how often, in the source-filter system, the decoder is given a neighbour of a code that is not a first one. Unless `paired`, discriminators are shown other clips' targets. `batch` counts the clips of all processes together.
+    `trains` names parts of the system, the others stay frozen. `bottleneck` is one of the system's own: "quantized" is
+    every system's, a random number of layers, with bursts of lost frames at `frame_loss` in a third of the clips. `losses`
+    are weights by name: mel, loudness, intelligibility, balance, compressed, l1, si_sdr (reconstruction) and waveform
+    (where the phase's layers arrive), adversarial and feature_matching (with the recipe's discriminators, which learn at
+    `discriminator_learning_rate`, alone for the first `discriminator_warmup_steps`), latent (what the quantizers learn
+    from) and commitment (what the encoders do), both errors in units of the latents' power, alignment (how far the latent
+    is from what the recipe's teacher makes of the target: squared error and one less the cosine), and systems' own: pitch
+    (the tracker's cross-entropy), kl and enhancement (PURE's), mix (the dual-branch codec's). Where a system has several
+    outputs, what is lost on one is called `output/loss`. Codebooks without entries are fitted at the start of the first
+    stage that minimises latent; until then a phase passes unquantized. `pitch` is "tracked", by the tracker as it stands,
+    which is what the codec will meet, or "labelled", by the corpus's labels. `enhancement_probability` is how often PURE's
+    first streams aim at the target, `perturbation` how often, in the source-filter system, the decoder is given a neighbour
+    of a code that is not a first one. Unless `paired`, discriminators are shown other clips' targets. `batch` counts the
+    clips of all processes together.
     """
 
     name: str
