@@ -30,6 +30,8 @@ def small(head="source-filter", phase_layers=0, **more):
     if codec.enhancer is not None:
         for network in codec.enhancer.networks:
             torch.nn.init.normal_(network.head.weight, std=0.3)
+    if codec.guide is not None:
+        torch.nn.init.normal_(codec.guide.output.weight, std=0.3)
     if codec.phase is not None:
         torch.nn.init.normal_(codec.phase.quantizer.predict.weight, std=0.2)
         torch.nn.init.normal_(codec.decoder.phase_head.weight, std=0.1)
@@ -45,12 +47,14 @@ def speechlike(frames=FRAMES, seed=0):
     return (0.1 * tone * (np.sin(20 * time) > 0) + 0.01 * rng.standard_normal(len(time))).astype(np.float32)
 
 
-@pytest.fixture(scope="module", params=["source-filter", "free", "phase", "enhancer", "bands", "enhancer and bands"])
+@pytest.fixture(scope="module", params=["source-filter", "free", "phase", "enhancer", "bands", "enhancer and bands", "guide"])
 def codec(request):
     if request.param == "phase":
         return small(phase_layers=2)
     if request.param == "enhancer":
         return small(phase_layers=2, lookahead=1, enhancer_blocks=2, enhancer_channels=16, enhancer_hidden=32)
+    if request.param == "guide":
+        return small(phase_layers=2, guide_blocks=1, guide_channels=16, guide_hidden=24)
     if request.param == "bands":
         return small(phase_layers=2, band_channels=8, band_blocks=1)
     if request.param == "enhancer and bands":

@@ -52,8 +52,11 @@ def export_encoder(codec: Codec, *, eight_bit: bool = True) -> bytes:
     if codec.enhancer is not None:
         power, gain = enhance(g, codec, power, _FLOOR * loudness**2)
     latent, hidden = network(g, codec, power, wanted)
-    base = search_base(g, codec, latent, wanted)
-    codes = [base.codes, *search_rest(g, codec, base.rest)]
+    more = guidance(g, codec, hidden) if codec.guide is not None else None
+    base = search_base(g, codec, latent if more is None else g.Add(latent, more), wanted)
+    # What the base layer was not asked to say is for the others to say, too.
+    rest = base.rest if more is None else g.Sub(base.rest, g.Unsqueeze(more, np.array([1])))
+    codes = [base.codes, *search_rest(g, codec, rest)]
     if codec.phase is not None:
         low, place = lowest(g, codec, own, gain), g.Squeeze(base.place, np.array([1]))
         latent = phase_latent(g, codec, low, loudness, hidden, base.table, place)
@@ -205,6 +208,13 @@ def network(g: Builder, codec: Codec, power: str, wanted: str) -> tuple[str, str
     scale = 1 / encoder.power.sqrt()
     bias = scale * encoder.output.bias - codec.quantizer.predict.bias
     return linear(g, layer_norm(g, x, encoder.norm), scale * encoder.output.weight, bias), x
+
+
+def guidance(g: Builder, codec: Codec, hidden: str) -> str:
+    """What the base layer is to say more than the latent, `[frames, streams, dim]`."""
+    guide: Any = codec.guide
+    x = backbone(g, linear(g, hidden, guide.input.weight, guide.input.bias), guide.blocks, "guide")
+    return linear(g, x, guide.output.weight, guide.output.bias)
 
 
 def spread(weight: Tensor, fourier: Fourier) -> Tensor:

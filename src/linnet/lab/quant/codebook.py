@@ -49,7 +49,7 @@ class EmaCodebook(nn.Module):
 
     @torch.no_grad()
     def neighbours(self, indices: Tensor, draws: Tensor) -> Tensor:
-        """Another entry near each of int64 `[n]`: uniform `draws` `[n, k]` choose one of the k nearest, nearer ones likelier."""
+        """Another entry near each of int64 `[n]`: uniform `draws` `[n, k]` choose one of the k nearest, near ones likelier."""
         distances, others = torch.cdist(self(indices), self.entries).topk(draws.shape[1] + 1, largest=False)
         distances, others = distances[:, 1:], others[:, 1:]  # but itself
         odds = torch.exp(-distances / distances.mean(1, keepdim=True))

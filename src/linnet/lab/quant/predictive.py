@@ -114,28 +114,35 @@ class PredictiveQuantizer(FactorisedLayers):
             indices.append(index)
         return torch.stack(indices, 1)
 
-    def forward(self, latent: Tensor, pitch_steps: Tensor, arrived: Tensor | None = None) -> Quantized:
+    def forward(
+        self, latent: Tensor, pitch_steps: Tensor, arrived: Tensor | None = None, guided: Tensor | None = None,
+        aim: Tensor | None = None,
+    ) -> Quantized:  # fmt: skip
         """Quantize with all layers, for training.
 
+        The base layer may be meant to say something else than the latent, as PURE Codec's is: it then searches for `guided`,
+        what a sender believes, and learns to say the `aim`, and the layers above it say what is then lacking of the latent.
         `arrived`, bool `[batch, frames]`, lets the predictor also learn from what a receiver of those frames alone has: to
         conceal the others, and to forget that they were lost. In training mode the codebooks gather statistics for their
         next update.
         """
         target = latent.detach()
-        indices = self.search_base(target, pitch_steps)
+        sought = target if guided is None else guided.detach()
+        aim = sought if aim is None else aim
+        indices = self.search_base(sought, pitch_steps)
         entries = self.entries[indices]
         vectors, predicted, _ = self.remember(entries, self.initial_state(len(latent))[0])
         if self.training:
-            self.base.accumulate((target - predicted.detach()).flatten(0, 1), entries.flatten())
+            self.base.accumulate((aim - predicted.detach()).flatten(0, 1), entries.flatten())
         base = predicted + vectors
         columns, totals, loss = self.learn(target, base)
-        totals = [predicted, base, *totals]
-        errors = [(target - total).square().mean() for total in totals]
+        errors = [(aim - total).square().mean() for total in (predicted, base)]
+        errors += [(target - total).square().mean() for total in totals]
         loss = loss + errors[0]
         if arrived is not None:
             heard, told, _ = self.remember(torch.where(arrived, entries, -1), self.initial_state(len(latent))[0])
-            loss = loss + 0.5 * (target - told - heard).square().mean()
-        commitment = torch.stack([(latent - total.detach()).square().mean() for total in totals]).mean()
+            loss = loss + 0.5 * (aim - told - heard).square().mean()
+        commitment = torch.stack([(latent - total.detach()).square().mean() for total in (predicted, base, *totals)]).mean()
         return Quantized(torch.stack([indices, *columns], -1), torch.stack(errors), loss, commitment)
 
     def pitch_frame(self, index: Tensor, previous: Tensor) -> Tensor:
@@ -188,16 +195,17 @@ class PredictiveQuantizer(FactorisedLayers):
         self.fitted.fill_(True)
 
     @torch.no_grad()
-    def revive(self, latent: Tensor, pitch_steps: Tensor, generator: torch.Generator) -> None:
-        """Replace hardly used entries by residuals of this batch; the base's within their own class of frame."""
-        entries = self.entries[self.search_base(latent, pitch_steps)]
+    def revive(self, latent: Tensor, pitch_steps: Tensor, sought: Tensor, generator: torch.Generator) -> None:
+        """Replace hardly used entries by residuals of this batch; the base's, who searched for `sought`, within their own
+        class of frame."""
+        entries = self.entries[self.search_base(sought, pitch_steps)]
         vectors, predicted, _ = self.remember(entries, self.initial_state(len(latent))[0])
-        rest = (latent - predicted).flatten(0, 1)
+        rest = (sought - predicted).flatten(0, 1)
         kinds = self.entry_kind[entries].flatten()
         for kind in range(3):
             rows = (self.entry_kind == kind).nonzero().squeeze(1)
             self.base.revive(rest[kinds == kind], generator, rows)
-        self.revive_layers(rest - vectors.flatten(0, 1), generator)
+        self.revive_layers((latent - predicted - vectors).flatten(0, 1), generator)
 
     def _kinds(self, pitch_steps: Tensor) -> Tensor:
         previous = torch.full_like(pitch_steps[:, 0], -1)

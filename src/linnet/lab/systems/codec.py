@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from linnet.lab.quant.residual import Quantized
 from linnet.lab.share import Share
 from linnet.lab.systems.base import Example, Heard, Passed, Quantizer, System, draw_layers, draw_losses, quantizer_losses
 from linnet.lab.systems.enhancer import Bands, Enhancer, Frames
+from linnet.lab.systems.pure import Guide
 from linnet.lab.systems.source_filter import Analysis, Decoder, Encoder, PhaseEncoder, SourceFilterConfig, backbone
 from linnet.lab.systems.tracker import PitchTracker
 
@@ -44,10 +46,12 @@ class Received:
 
 @dataclass(frozen=True)
 class Coded:
-    """What the encoder gives in training: the latents, unquantized; the pitch as tracked and as sent; codes with all layers;
-    and both quantizers' losses, `fine` None as long as the phase's has no codebooks: its codes are then all 0."""
+    """What the encoder gives in training: the latents, unquantized, and what the base layer searched for; the pitch as
+    tracked and as sent; codes with all layers; and both quantizers' losses, `fine` None as long as the phase's has no
+    codebooks: its codes are then all 0."""
 
     latent: Tensor
+    guided: Tensor
     pitch_steps: Tensor
     pitch_sent: Tensor
     phase: Tensor | None
@@ -73,7 +77,7 @@ class Codec(System):
     is; and "none", nothing is heard.
     """
 
-    parts = ("enhancer", "encoder", "quantizer", "phase", "decoder", "tracker")
+    parts = ("enhancer", "encoder", "guide", "quantizer", "phase", "decoder", "tracker")
     bottlenecks = ("noise", "quantized", "enhanced", "none")
 
     def __init__(self, config: SourceFilterConfig):
@@ -82,6 +86,8 @@ class Codec(System):
         self.stft = Stft(config.window, config.hop)
         self.enhancer = make_enhancer(config, self.stft.n_bins) if config.enhances else None
         self.encoder = Encoder(config)
+        guide_sizes = (config.guide_channels, config.guide_hidden, config.guide_blocks)
+        self.guide = Guide(config.encoder_channels, config.latent_dim, *guide_sizes) if config.guide_blocks else None
         self.quantizer = PredictiveQuantizer(
             config.latent_dim, config.spectrum_layers, config.pitch, size=1 << config.bits
         )  # fmt: skip
@@ -129,11 +135,19 @@ class Codec(System):
         steps = self.config.pitch.quantize(example.pitch_hz.cpu().numpy())
         return torch.from_numpy(steps).to(example.samples.device)
 
-    def quantize(self, samples: Tensor, pitch_steps: Tensor, arrived: Tensor | None = None) -> Coded:
-        """Encode with all layers; `arrived` as `PredictiveQuantizer.forward` takes it."""
+    def guided(self, analysis: Analysis) -> Tensor:
+        """What the base layer searches for, `[batch, frames, dim]`, from silence."""
+        if self.guide is None:
+            return analysis.latent
+        hidden = analysis.hidden.detach()
+        return analysis.latent.detach() + self.guide(hidden, self.guide.initial_state(len(hidden)))[0]
+
+    def quantize(self, samples: Tensor, pitch_steps: Tensor, arrived: Tensor | None = None, aim: Tensor | None = None) -> Coded:
+        """Encode with all layers; `arrived` and `aim` as `PredictiveQuantizer.forward` takes them."""
         analysis = self.analyse(self.spectrum(samples), pitch_steps)
+        guided = self.guided(analysis)
         with torch.autocast(samples.device.type, enabled=False):
-            spectrum = self.quantizer(analysis.latent, pitch_steps, arrived)
+            spectrum = self.quantizer(analysis.latent, pitch_steps, arrived, guided, aim)
         sent, _ = self.quantizer.decode_pitch(spectrum.codes[..., 0], self.quantizer.initial_state(len(samples))[1])
         codes, fine, phase = spectrum.codes, None, None
         if self.phase is not None:
@@ -143,7 +157,7 @@ class Codec(System):
                 with torch.autocast(samples.device.type, enabled=False):
                     fine = self.phase.quantizer(phase, steady(sent), arrived)
             codes = torch.cat([codes, codes.new_zeros(shape) if fine is None else fine.codes], -1)
-        return Coded(analysis.latent, pitch_steps, sent, phase, codes, spectrum, fine)
+        return Coded(analysis.latent, guided, pitch_steps, sent, phase, codes, spectrum, fine)
 
     def without_quantizer(self, samples: Tensor, pitch_steps: Tensor) -> Received:
         """What the decoder would get if nothing were quantized."""
@@ -234,16 +248,29 @@ class Codec(System):
         self, stage: Stage, example: Example, pitch_steps: Tensor, share: Share, losses: dict[str, Tensor]
     ) -> Passed:
         arrived = ~draw_losses(pitch_steps.shape[1], stage.frame_loss, share)
-        coded = self.quantize(example.samples, pitch_steps, arrived)
+        aim, enhanced = None, share.rand(1) < stage.enhancement_probability
+        if self.guide is not None:
+            # PURE Codec's aim (`linnet.lab.systems.pure`): the clean speech's embedding, or the input's own.
+            with torch.no_grad():
+                clean, own = (self.analyse(self.spectrum(x), pitch_steps).latent for x in (example.wanted, example.samples))
+            aim = torch.where(enhanced.unsqueeze(-1), clean, own)
+        coded = self.quantize(example.samples, pitch_steps, arrived, aim)
+        if aim is not None:
+            losses["enhancement"] = (coded.guided - aim).abs().mean() + (coded.guided - aim).square().mean()
         heard = {}
         if stage.decodes:
             sent = self.perturbed(coded.codes, stage.perturbation, share) if stage.perturbation else coded.codes
-            codes = torch.where(arrived.unsqueeze(-1), draw_layers(sent, share), -1)
+            kept = draw_layers(sent, share)
+            if self.guide is not None:
+                alone = (kept[:, 0] >= 0).sum(-1, keepdim=True) == 1
+                wanted = torch.where(enhanced & alone, example.wanted, example.samples)
+                example = dataclasses.replace(example, wanted=wanted)
+            codes = torch.where(arrived.unsqueeze(-1), kept, -1)
             received = self.pass_straight(coded, self.receive(codes))
             heard = {"": self._heard(self.synthesise(received), example, received.quality)}
         learning: list[tuple[Quantizer, tuple[Tensor, ...]]] = []
         if "quantizer" in stage.trains:
-            learning.append((self.quantizer, (coded.latent, coded.pitch_steps)))
+            learning.append((self.quantizer, (coded.latent, coded.pitch_steps, coded.guided)))
         if "phase" in stage.trains and self.phase is not None and coded.phase is not None and coded.fine is not None:
             learning.append((self.phase.quantizer, (coded.phase, steady(coded.pitch_sent))))
         return Passed(losses | _quantizer_losses(coded), heard, coded.latent, learning)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from linnet.lab.dsp.pitch import PitchLabels
-from linnet.lab.nn.blocks import Chain, State
+from linnet.lab.nn.blocks import State
 from linnet.lab.nn.spectral import SpectralDecoder, SpectralEncoder
 from linnet.lab.quant.aimed import AimedQuantizer
 from linnet.lab.share import Share
@@ -68,23 +68,23 @@ class PureConfig:
 
 
 class Guide(nn.Module):
-    """From the embedding of the input to that of the clean speech, `[batch, frames, dim]` each; begins as the identity."""
+    """What the clean speech's embedding is more than the input's, `[batch, frames, dim]`, of features of the input `[batch,
+    frames, inputs]`; nothing at first."""
 
-    def __init__(self, config: PureConfig):
+    def __init__(self, inputs: int, dim: int, channels: int, hidden: int, n_blocks: int):
         super().__init__()
-        channels = config.guide_channels
-        self.input = nn.Linear(config.latent_dim, channels)
-        self.blocks = backbone(channels, config.guide_hidden, config.guide_blocks, recurrent=True)
-        self.output = nn.Linear(channels, config.latent_dim)
+        self.input = nn.Linear(inputs, channels)
+        self.blocks = backbone(channels, hidden, n_blocks, recurrent=True)
+        self.output = nn.Linear(channels, dim)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
     def initial_state(self, batch: int) -> State:
         return self.blocks.initial_state(batch)
 
-    def forward(self, latent: Tensor, state: tuple) -> tuple[Tensor, tuple]:
-        x, state = self.blocks(self.input(latent), state)
-        return latent + self.output(x).float(), state
+    def forward(self, features: Tensor, state: State) -> tuple[Tensor, State]:
+        x, state = self.blocks(self.input(features), state)
+        return self.output(x).float(), state
 
 
 class PureCodec(PlainCodec):
@@ -105,14 +105,14 @@ class PureCodec(PlainCodec):
             SpectralDecoder(*transform, config.channels, backbone(*sizes, recurrent=True), dim),
             delay=config.window - config.hop,
         )
-        self.guide = Guide(config) if config.guide_blocks else Chain()
+        sizes = (config.guide_channels, config.guide_hidden, config.guide_blocks)
+        self.guide = Guide(dim, dim, *sizes) if config.guide_blocks else None
         self.description = f"PURE codec, {config.enhanced_streams} of {config.n_layers} streams enhanced"
 
     def initial_states(self, batch: int) -> tuple[State, State]:
         """`StreamingSystem.initial_states`; the encoder's with the guide's."""
         encoder, decoder = super().initial_states(batch)
-        guide: Any = self.guide
-        return (encoder, guide.initial_state(batch)), decoder
+        return (encoder, () if self.guide is None else self.guide.initial_state(batch)), decoder
 
     def posterior(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Of `[batch, frames * hop]`, from silence: mean and logarithm of the variance, `[batch, frames, dim]` each."""
@@ -125,7 +125,10 @@ class PureCodec(PlainCodec):
         encoder, guide = state
         features, encoder = self.encoder(samples, encoder)
         latent = features[..., : self.config.latent_dim].float() / self.power.sqrt()
-        guided, guide = self.guide(latent, guide)
+        guided = latent
+        if self.guide is not None:
+            more, guide = self.guide(latent, guide)
+            guided = latent + more
         return self.quantizer.search(latent, guided), (encoder, guide)
 
     def latent(self, samples: Tensor) -> Tensor:
@@ -134,8 +137,7 @@ class PureCodec(PlainCodec):
 
     def guided(self, latent: Tensor) -> Tensor:
         """What the first streams search for, from silence."""
-        guide: Any = self.guide
-        return guide(latent, guide.initial_state(len(latent)))[0]
+        return latent if self.guide is None else latent + self.guide(latent, self.guide.initial_state(len(latent)))[0]
 
     def forward(self, stage: Stage, example: Example, share: Share) -> Passed:
         """`System.forward`."""

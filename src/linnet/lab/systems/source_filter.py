@@ -35,7 +35,8 @@ class SourceFilterConfig:
 
     The last `phase_layers` of the layers carry the phase of the lowest `phase_bins` bins, the others the spectrum. With
     `enhancer_blocks` or `band_channels` an enhancer stands before the encoder, of a network over frames, one over bands of
-    `band_bins`, or both; it answers for a frame `lookahead` frames later.
+    `band_bins`, or both; it answers for a frame `lookahead` frames later. With `guide_blocks` the base layer says the clean
+    speech and the others the scene, as in PURE Codec.
     """
 
     kind: str = "source-filter"
@@ -53,6 +54,9 @@ class SourceFilterConfig:
     band_bins: int = 8
     band_blocks: int = 3
     lookahead: int = 0
+    guide_channels: int = 160
+    guide_hidden: int = 480
+    guide_blocks: int = 0
     decoder_channels: int = 240
     decoder_hidden: int = 720
     decoder_blocks: int = 3

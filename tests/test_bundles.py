@@ -1,0 +1,52 @@
+"""Every bundle of the repository, shipped or in `bundles/`, on real speech."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import linnet
+
+ROOT = Path(__file__).parents[1]
+BUNDLES = sorted(card.parent for folder in ("src/linnet/models", "bundles") for card in (ROOT / folder).glob("*/card.toml"))
+
+
+@pytest.fixture(scope="module", params=BUNDLES, ids=lambda folder: folder.name)
+def bundle(request):
+    return linnet.load(request.param)
+
+
+def test_speech_comes_back(bundle, short):
+    heard = bundle.decode(bundle.encode(short, 16000), 16000)
+    assert 0 <= len(heard) - len(short) <= (bundle.card.hop + 2) * 16000 / bundle.card.sample_rate
+    envelopes = [np.convolve(np.abs(x[: len(short)]), np.ones(800), "same") for x in (short, heard)]
+    assert np.corrcoef(*envelopes)[0, 1] > 0.8
+
+
+def test_a_stream_is_the_whole_file(bundle, speech):
+    hop = bundle.card.hop
+    frames = speech[: 80 * hop].reshape(-1, hop)
+    codes = bundle.encoder_graph.stream()(frames)
+    stream = bundle.encoder_graph.stream()
+    one_by_one = np.concatenate([stream(frames[t : t + 1]) for t in range(len(frames))])
+    # A tie between two entries may fall either way in graphs that compute with floats.
+    assert (one_by_one == codes).mean() > 0.99
+    whole = bundle.decoder_graph.stream()(codes)
+    stream = bundle.decoder_graph.stream()
+    parts = np.concatenate([stream(codes[t : t + 1]) for t in range(len(codes))])
+    np.testing.assert_allclose(parts, whole, atol=1e-4)
+
+
+def test_fewer_layers_are_a_prefix_and_no_loss_breaks_the_decoder(bundle, short):
+    full, base = bundle.encode(short, 16000), bundle.encode(short, 16000, kbps=1)
+    assert all(a[0] == b[0] for a, b in zip(full, base, strict=True))
+    mixed = [None if number % 5 == 0 else base[number] if number % 3 else full[number] for number in range(len(full))]
+    for packets in (base, mixed, [None] * len(full)):
+        heard = bundle.decode(packets)
+        assert np.isfinite(heard).all()
+        assert np.abs(heard).max() < 4
+
+
+def test_silence_stays_quiet(bundle):
+    heard = bundle.decode(bundle.encode(np.zeros(16000), 16000))
+    assert np.abs(heard).max() < 0.05
