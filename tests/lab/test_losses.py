@@ -9,12 +9,19 @@ from linnet.evaluate.metrics import estoi
 from linnet.lab.losses.adversarial import DiscriminatorConfig, Discriminators
 from linnet.lab.losses.intelligibility import IntelligibilityLoss
 from linnet.lab.losses.loudness import LoudnessLoss
-from linnet.lab.losses.reconstruction import BalanceLoss, L1Loss, MultiScaleMelLoss, SiSdrLoss, WaveformDistance
+from linnet.lab.losses.reconstruction import (
+    BalanceLoss,
+    CompressedSpectrumLoss,
+    L1Loss,
+    MultiScaleMelLoss,
+    SiSdrLoss,
+    WaveformDistance,
+)
 
 RATE = 16000
 
 
-@pytest.fixture(params=[LoudnessLoss, MultiScaleMelLoss, IntelligibilityLoss, BalanceLoss])
+@pytest.fixture(params=[LoudnessLoss, MultiScaleMelLoss, IntelligibilityLoss, BalanceLoss, CompressedSpectrumLoss])
 def loss(request: pytest.FixtureRequest) -> torch.nn.Module:
     return request.param(RATE)
 
@@ -81,6 +88,19 @@ def test_the_waveform_distance_knows_phase_where_it_is_coded() -> None:
     assert distance(-tone(500), tone(500)).item() == pytest.approx(4, abs=0.1)
     assert distance(0 * shifted, tone(500)).item() == pytest.approx(1, abs=0.1)
     assert distance(tone(500) - tone(2000), tone(500) + tone(2000)).item() < 0.05
+
+
+def test_compressed_spectra_count_hiss_less_than_logarithms_do() -> None:
+    hiss = 3e-4 * torch.randn(1, RATE // 2, generator=torch.Generator().manual_seed(0))
+    compressed, logarithmic = CompressedSpectrumLoss(RATE), MultiScaleMelLoss(RATE)
+    of_hiss, of_level = (
+        [loss(x, tone(440)) for loss in (compressed, logarithmic)] for x in (tone(440) + hiss, tone(440, 0.05))
+    )
+    assert of_hiss[0] / of_level[0] < 0.8 * of_hiss[1] / of_level[1]
+    # Its complex part knows the phase.
+    assert (
+        CompressedSpectrumLoss(RATE, complex_share=0.0)(-tone(440), tone(440)) < 1e-6 < 1e-3 < compressed(-tone(440), tone(440))
+    )
 
 
 def test_distortion_is_in_decibels_whatever_the_scale() -> None:

@@ -55,10 +55,10 @@ class CompressedSpectrumLoss(nn.Module):
     the harmonics counts as much as the speech. Relative to each clip's own level; for outputs that keep the phase.
     """
 
-    def __init__(self, window: int = 512, power: float = 0.3, complex_share: float = 0.3):
+    def __init__(self, sample_rate: int, window_s: float = 0.032, power: float = 0.3, complex_share: float = 0.3):
         super().__init__()
-        self.window, self.power, self.complex_share = window, power, complex_share
-        self.register_buffer("taper", torch.hann_window(window), persistent=False)
+        self.window, self.power, self.complex_share = round(window_s * sample_rate), power, complex_share
+        self.register_buffer("taper", torch.hann_window(self.window), persistent=False)
         self.taper: Tensor
 
     def spectrum(self, samples: Tensor) -> tuple[Tensor, Tensor]:

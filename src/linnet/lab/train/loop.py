@@ -94,7 +94,7 @@ class Trainer:
             "loudness": LoudnessLoss(rate).to(self.device),
             "intelligibility": IntelligibilityLoss(rate).to(self.device),
             "balance": BalanceLoss(rate).to(self.device),
-            "compressed": CompressedSpectrumLoss().to(self.device),
+            "compressed": CompressedSpectrumLoss(rate).to(self.device),
             "l1": L1Loss(),
             "si_sdr": SiSdrLoss(),
         }
