@@ -370,6 +370,9 @@ feature_matching = 1.0
     assert CliRunner().invoke(slim_checkpoint, [str(first), str(last), str(small)]).exit_code == 0
     both = [load_checkpoint(path).average["decoder.norm.weight"] for path in (first, last)]
     torch.testing.assert_close(load_checkpoint(small).weights["decoder.norm.weight"], sum(both) / 2)
+    part = [str(first), str(last), str(small), "--part", "encoder"]
+    assert CliRunner().invoke(slim_checkpoint, part).exit_code == 0
+    torch.testing.assert_close(load_checkpoint(small).weights["decoder.norm.weight"], both[1])
     again = CliRunner().invoke(train, options)
     assert again.exit_code == 2
     assert "--resume" in again.output

@@ -196,12 +196,17 @@ def export(checkpoint: Path, out: Path, name: str | None, weights: str) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
-def slim_checkpoint(checkpoints: tuple[Path, ...], out: Path) -> None:
+@click.option("--part", "parts", multiple=True, help="Take the mean of this part alone, the rest from the last. Repeatable.")
+def slim_checkpoint(checkpoints: tuple[Path, ...], out: Path, parts: tuple[str, ...]) -> None:
     """Keep a checkpoint's averaged weights alone, in half precision: what to go on from, or to export, elsewhere.
 
     Of several the mean: the ends of two ways from one place are often better together than alone.
     """
-    save_checkpoint(out, slim([load_checkpoint(path) for path in checkpoints]))
+    try:
+        kept = slim([load_checkpoint(path) for path in checkpoints], parts)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    save_checkpoint(out, kept)
     click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB of {sum(path.stat().st_size for path in checkpoints) / 1e6:.1f}")
 
 

@@ -65,23 +65,29 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         save_file({name: tensor.clone() for name, tensor in tensors.items()}, partial, metadata)
 
 
-def slim(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+def slim(checkpoints: Sequence[Checkpoint], parts: Sequence[str] = ()) -> Checkpoint:
     """The averaged weights alone, as training can start from: the large matrices in half precision, whose rounding is far
     below what a step changes. Codebooks keep theirs, for their counts go far beyond its range.
 
-    Of several checkpoints of one run their mean (Wortsman et al., Model soups, arXiv 2203.05482), as far along as the last.
-    ValueError if they are of different systems.
+    Of several checkpoints with one ancestor their mean (Wortsman et al., Model soups, arXiv 2203.05482), as far along as the
+    last; with `parts` of these alone, the others are the last's. ValueError if what is to be averaged is not alike.
     """
     last = checkpoints[-1]
-    if any(checkpoint.recipe.system != last.recipe.system for checkpoint in checkpoints):
-        raise ValueError("checkpoints of different systems have no mean")
+    if not parts and any(checkpoint.recipe.system != last.recipe.system for checkpoint in checkpoints):
+        raise ValueError("checkpoints of different systems have no mean; name the parts that they share")
     averages = [checkpoint.average or checkpoint.weights for checkpoint in checkpoints]
+    unknown = set(parts) - {name.split(".")[0] for name in averages[-1]}
+    if unknown:
+        raise ValueError(f"the last checkpoint has no part {', '.join(sorted(unknown))}")
     weights = {}
     for name, tensor in averages[-1].items():
         if not tensor.is_floating_point():
             weights[name] = tensor
             continue
-        mean = torch.stack([average[name] for average in averages]).mean(0)
+        shared = averages if not parts or name.split(".")[0] in parts else averages[-1:]
+        if any(name not in average or average[name].shape != tensor.shape for average in shared):
+            raise ValueError(f"{name} is not alike in all checkpoints: it has no mean")
+        mean = torch.stack([average[name] for average in shared]).mean(0)
         weights[name] = mean if mean.ndim < 2 or name.endswith(".sums") else mean.half()
     return Checkpoint(last.recipe, last.progress, weights, {}, {})
 
