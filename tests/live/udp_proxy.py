@@ -5,6 +5,7 @@ import select
 import socket
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -67,14 +68,24 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def _taken(port):
+    """Whether somebody has this UDP port. Linux says so; elsewhere one must try, and may then be in the other's way."""
+    table = Path("/proc/net/udp")
+    if table.exists():
+        return any(line.split()[1].endswith(f":{port:04X}") for line in table.read_text().splitlines()[1:])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
 def await_listener(port, process, seconds=60):
     """Until somebody listens there."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                return
+        if _taken(port):
+            return
         time.sleep(0.02)
     raise TimeoutError(f"nobody listens on port {port}")
