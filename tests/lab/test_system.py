@@ -28,7 +28,7 @@ def small(head="source-filter", phase_layers=0, **more):
     ).eval()  # fmt: skip
     torch.nn.init.normal_(codec.quantizer.predict.weight, std=0.2)
     if codec.enhancer is not None:
-        for network in codec.enhancer.networks:
+        for network in filter(None, (codec.enhancer.frames, codec.enhancer.bands)):
             torch.nn.init.normal_(network.head.weight, std=0.3)
     if codec.guide is not None:
         torch.nn.init.normal_(codec.guide.output.weight, std=0.3)

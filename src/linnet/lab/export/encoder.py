@@ -143,26 +143,25 @@ def pitch(g: Builder, tracker: PitchTracker, powers: Sequence[str]) -> str:
     return g.ArgMax(g.Add(g.Mul(g.Softmax(logits, axis=-1), ahead), handicap), axis=-1, keepdims=0)
 
 
-def enhance(g: Builder, codec: Codec, power: str, floor: float) -> tuple[str, str]:
+def enhance(g: Builder, codec: Codec, power: str, floor: float) -> tuple[str, str | None]:
     """The enhancer: of a power spectrum plus its floor what passes, with the floor again, and the gains, all of one shape."""
     enhancer: Any = codec.enhancer
     fourier, lookahead = Fourier(codec.stft.n_fft), codec.config.lookahead
     heard, power = power, g.Sub(power, floor)
     if lookahead:
         power = g.delay("power_past", power, lookahead, fourier.size)
-    gains: list[str] = []
-
-    def passed() -> str:
-        whole = power if not gains else g.Mul(power, g.Mul(gains[-1], gains[-1]))
-        return g.Add(whole, floor)
-
-    if enhancer.frames is not None:
-        gains.append(frame_gain(g, enhancer.frames, heard, fourier))
+    gain = frame_gain(g, enhancer.frames, heard, fourier) if enhancer.frames is not None else None
     if enhancer.bands is not None:
-        bins = [g.Gather(g.Log(read), _first_places(fourier), axis=2) for read in (heard, passed())]
+        passed = let_through(g, power, gain, floor)
+        bins = [g.Gather(g.Log(read), _first_places(fourier), axis=2) for read in (heard, passed)]
         own = g.Gather(band_gain(g, enhancer.bands, bins), fourier.bins, axis=2)
-        gains.append(g.Mul(gains[-1], own) if gains else own)
-    return passed(), gains[-1]
+        gain = own if gain is None else g.Mul(gain, own)
+    return let_through(g, power, gain, floor), gain
+
+
+def let_through(g: Builder, power: str, gain: str | None, floor: float) -> str:
+    """A power spectrum under a gain of its magnitudes, if there is one, plus the floor."""
+    return g.Add(power if gain is None else g.Mul(power, g.Mul(gain, gain)), floor)
 
 
 def frame_gain(g: Builder, frames: Any, heard: str, fourier: Fourier) -> str:

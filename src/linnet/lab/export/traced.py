@@ -38,8 +38,8 @@ def trace_graphs(codec: StreamingSystem, *, halved: bool = False) -> tuple[bytes
     decoder = _Side(codec, lambda x, state: _framed(codec, *codec.decode_step(x, state)), receiving)
     samples = torch.zeros(_FRAMES, _STREAMS, codec.config.hop)
     codes = torch.zeros(_FRAMES, _STREAMS, codec.config.n_layers, dtype=torch.int64)
-    graphs = _trace(encoder.eval(), "samples", samples, "codes"), _trace(decoder.eval(), "codes", codes, "samples")
-    return tuple(map(_halved, graphs)) if halved else graphs  # type: ignore[return-value]
+    sender, receiver = _trace(encoder.eval(), "samples", samples, "codes"), _trace(decoder.eval(), "codes", codes, "samples")
+    return (_halved(sender), _halved(receiver)) if halved else (sender, receiver)
 
 
 def _multiplied_out(codec: StreamingSystem) -> StreamingSystem:

@@ -18,7 +18,7 @@ from linnet.lab.quant.residual import Quantized
 from linnet.lab.share import Share
 from linnet.lab.systems.base import Example, Heard, Passed, Quantizer, System, draw_layers, draw_losses, quantizer_losses
 from linnet.lab.systems.enhancer import Bands, Enhancer, Frames
-from linnet.lab.systems.pure import Guide
+from linnet.lab.systems.pure import Guide, asked_for, enhancement_loss
 from linnet.lab.systems.source_filter import Analysis, Decoder, Encoder, PhaseEncoder, SourceFilterConfig, backbone
 from linnet.lab.systems.tracker import PitchTracker
 
@@ -142,19 +142,20 @@ class Codec(System):
         hidden = analysis.hidden.detach()
         return analysis.latent.detach() + self.guide(hidden, self.guide.initial_state(len(hidden)))[0]
 
-    def quantize(self, samples: Tensor, pitch_steps: Tensor, arrived: Tensor | None = None, aim: Tensor | None = None) -> Coded:
+    def quantize(
+        self, analysis: Analysis, pitch_steps: Tensor, arrived: Tensor | None = None, aim: Tensor | None = None
+    ) -> Coded:
         """Encode with all layers; `arrived` and `aim` as `PredictiveQuantizer.forward` takes them."""
-        analysis = self.analyse(self.spectrum(samples), pitch_steps)
-        guided = self.guided(analysis)
-        with torch.autocast(samples.device.type, enabled=False):
+        guided, device = self.guided(analysis), pitch_steps.device.type
+        with torch.autocast(device, enabled=False):
             spectrum = self.quantizer(analysis.latent, pitch_steps, arrived, guided, aim)
-        sent, _ = self.quantizer.decode_pitch(spectrum.codes[..., 0], self.quantizer.initial_state(len(samples))[1])
+        sent, _ = self.quantizer.decode_pitch(spectrum.codes[..., 0], self.quantizer.initial_state(len(pitch_steps))[1])
         codes, fine, phase = spectrum.codes, None, None
         if self.phase is not None:
             phase = self.analyse_phase(analysis, sent)
             shape = (*codes.shape[:2], self.config.phase_layers)
             if self.phase.quantizer.fitted:
-                with torch.autocast(samples.device.type, enabled=False):
+                with torch.autocast(device, enabled=False):
                     fine = self.phase.quantizer(phase, steady(sent), arrived)
             codes = torch.cat([codes, codes.new_zeros(shape) if fine is None else fine.codes], -1)
         return Coded(analysis.latent, guided, pitch_steps, sent, phase, codes, spectrum, fine)
@@ -198,7 +199,7 @@ class Codec(System):
     def perturbed(self, codes: Tensor, probability: float, share: Share) -> Tensor:
         """Codes `[batch, frames, layers]` with neighbours in place of some: in every clip a random number of its last layers is
         struck, from the last to the first that no predictor listens to (arXiv 2509.19025)."""
-        books = [*self.quantizer.codebooks()[1:]]
+        books = self.quantizer.codebooks()[1:]
         columns = list(range(1, self.config.spectrum_layers))
         if self.phase is not None and self.phase.quantizer.fitted:
             books += self.phase.quantizer.codebooks()[1:]
@@ -248,23 +249,22 @@ class Codec(System):
         self, stage: Stage, example: Example, pitch_steps: Tensor, share: Share, losses: dict[str, Tensor]
     ) -> Passed:
         arrived = ~draw_losses(pitch_steps.shape[1], stage.frame_loss, share)
+        analysis = self.analyse(self.spectrum(example.samples), pitch_steps)
         aim, enhanced = None, share.rand(1) < stage.enhancement_probability
         if self.guide is not None:
             # PURE Codec's aim (`linnet.lab.systems.pure`): the clean speech's embedding, or the input's own.
             with torch.no_grad():
-                clean, own = (self.analyse(self.spectrum(x), pitch_steps).latent for x in (example.wanted, example.samples))
-            aim = torch.where(enhanced.unsqueeze(-1), clean, own)
-        coded = self.quantize(example.samples, pitch_steps, arrived, aim)
+                clean = self.analyse(self.spectrum(example.wanted), pitch_steps).latent
+            aim = torch.where(enhanced.unsqueeze(-1), clean, analysis.latent.detach())
+        coded = self.quantize(analysis, pitch_steps, arrived, aim)
         if aim is not None:
-            losses["enhancement"] = (coded.guided - aim).abs().mean() + (coded.guided - aim).square().mean()
+            losses["enhancement"] = enhancement_loss(coded.guided, aim)
         heard = {}
         if stage.decodes:
             sent = self.perturbed(coded.codes, stage.perturbation, share) if stage.perturbation else coded.codes
             kept = draw_layers(sent, share)
             if self.guide is not None:
-                alone = (kept[:, 0] >= 0).sum(-1, keepdim=True) == 1
-                wanted = torch.where(enhanced & alone, example.wanted, example.samples)
-                example = dataclasses.replace(example, wanted=wanted)
+                example = dataclasses.replace(example, wanted=asked_for(example, kept, enhanced, 1))
             codes = torch.where(arrived.unsqueeze(-1), kept, -1)
             received = self.pass_straight(coded, self.receive(codes))
             heard = {"": self._heard(self.synthesise(received), example, received.quality)}
@@ -297,7 +297,7 @@ class Codec(System):
             latent = torch.cat([self.analyse(self.spectrum(samples), pitch).latent for samples, pitch in drawn])
             self.quantizer.fit(latent, torch.cat([pitch for _, pitch in drawn]), generator)
         if self.phase is not None and "phase" in stage.trains and not self.phase.quantizer.fitted:
-            latents = [self.quantize(samples, pitch).phase for samples, pitch in drawn]
+            latents = [self.quantize(self.analyse(self.spectrum(samples), pitch), pitch).phase for samples, pitch in drawn]
             self.phase.quantizer.fit(torch.cat([latent for latent in latents if latent is not None]), generator)
 
     def latent(self, samples: Tensor) -> Tensor:
@@ -306,7 +306,8 @@ class Codec(System):
 
     def encode(self, samples: Tensor) -> Tensor:
         """`System.encode`."""
-        return self.quantize(samples, self.track(samples)).codes
+        pitch_steps = self.track(samples)
+        return self.quantize(self.analyse(self.spectrum(samples), pitch_steps), pitch_steps).codes
 
     def decode(self, codes: Tensor) -> Tensor:
         """`System.decode`."""

@@ -23,26 +23,23 @@ class Enhancer(nn.Module):
         super().__init__()
         self.n_bins, self.lookahead, self.frames, self.bands = n_bins, lookahead, frames, bands
 
-    @property
-    def networks(self) -> list[Frames | Bands]:
-        """Those that there are, in the order in which they act."""
-        return [network for network in (self.frames, self.bands) if network is not None]
-
     def initial_state(self, batch: int) -> tuple[State, ...]:
-        states = tuple(network.initial_state(batch) for network in self.networks)
-        weight = next(self.parameters())
-        return weight.new_zeros(batch, self.lookahead, self.n_bins, dtype=torch.complex64), *states
+        past = next(self.parameters()).new_zeros(batch, self.lookahead, self.n_bins, dtype=torch.complex64)
+        states = (() if network is None else network.initial_state(batch) for network in (self.frames, self.bands))
+        return past, *states
 
     def forward(self, spectrum: Tensor, state: tuple) -> tuple[Tensor, tuple]:
-        past, *states = state
-        joined = torch.cat([past, spectrum], 1)
+        past, frames, bands = state
+        heard, joined = log_energy(spectrum), torch.cat([past, spectrum], 1)
         n_frames = spectrum.shape[1]
-        passed, after = joined[:, :n_frames], []
-        for network, own in zip(self.networks, states, strict=True):
-            gain, own = network(log_energy(spectrum), log_energy(passed), own)
+        passed = joined[:, :n_frames]
+        if self.frames is not None:
+            gain, frames = self.frames(heard, frames)
             passed = gain * passed
-            after.append(own)
-        return passed, (joined[:, n_frames:], *after)
+        if self.bands is not None:
+            gain, bands = self.bands(heard, log_energy(passed), bands)
+            passed = gain * passed
+        return passed, (joined[:, n_frames:], frames, bands)
 
 
 class Frames(nn.Module):
@@ -61,8 +58,8 @@ class Frames(nn.Module):
     def initial_state(self, batch: int) -> State:
         return self.blocks.initial_state(batch)
 
-    def forward(self, heard: Tensor, passed: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: ARG002
-        """Of the logarithms of the energies that were heard; those that pass, which they tell, are not read."""
+    def forward(self, heard: Tensor, state: State) -> tuple[Tensor, State]:
+        """Of the logarithms of the energies that were heard."""
         x, state = self.blocks(self.input(heard), state)
         return 2 * torch.sigmoid(self.head(self.norm(x)).float()), state
 

@@ -87,6 +87,18 @@ class Guide(nn.Module):
         return self.output(x).float(), state
 
 
+def enhancement_loss(guided: Tensor, aim: Tensor) -> Tensor:
+    """What a guide learns from: absolute and squared distance."""
+    return (guided - aim).abs().mean() + (guided - aim).square().mean()
+
+
+def asked_for(example: Example, kept: Tensor, enhanced: Tensor, streams: int) -> Tensor:
+    """What is to be heard of codes `[batch, frames, layers]`: the clean speech of a clip that was `enhanced`, bool `[batch, 1]`,
+    and left no more than its first `streams`, else the scene."""
+    alone = (kept[:, 0] >= 0).sum(-1, keepdim=True) <= streams
+    return torch.where(enhanced & alone, example.wanted, example.samples)
+
+
 class PureCodec(PlainCodec):
     """Its bottlenecks: "variational", a sample of the encoder's posterior, and "quantized", a random number of layers."""
 
@@ -125,10 +137,7 @@ class PureCodec(PlainCodec):
         encoder, guide = state
         features, encoder = self.encoder(samples, encoder)
         latent = features[..., : self.config.latent_dim].float() / self.power.sqrt()
-        guided = latent
-        if self.guide is not None:
-            more, guide = self.guide(latent, guide)
-            guided = latent + more
+        guided, guide = self.guide_step(latent, guide)
         return self.quantizer.search(latent, guided), (encoder, guide)
 
     def latent(self, samples: Tensor) -> Tensor:
@@ -137,7 +146,14 @@ class PureCodec(PlainCodec):
 
     def guided(self, latent: Tensor) -> Tensor:
         """What the first streams search for, from silence."""
-        return latent if self.guide is None else latent + self.guide(latent, self.guide.initial_state(len(latent)))[0]
+        return self.guide_step(latent, self.initial_states(len(latent))[0][1])[0]
+
+    def guide_step(self, latent: Tensor, state: State) -> tuple[Tensor, State]:
+        """What the first streams search for; the latent itself without a guide."""
+        if self.guide is None:
+            return latent, state
+        more, state = self.guide(latent, state)
+        return latent + more, state
 
     def forward(self, stage: Stage, example: Example, share: Share) -> Passed:
         """`System.forward`."""
@@ -153,13 +169,12 @@ class PureCodec(PlainCodec):
         with torch.autocast(latent.device.type, enabled=False):
             quantized = self.quantizer(latent, guided.detach(), aim)
         losses = quantizer_losses(quantized)
-        losses["enhancement"] = (guided - aim).abs().mean() + (guided - aim).square().mean()
+        losses["enhancement"] = enhancement_loss(guided, aim)
         heard = {}
         if stage.decodes:
             kept = draw_layers(quantized.codes, share)
             arrived = ~draw_losses(latent.shape[1], stage.frame_loss, share)
-            alone = (kept[:, 0] >= 0).sum(-1, keepdim=True) <= self.config.enhanced_streams
-            wanted = torch.where(enhanced & alone, example.wanted, example.samples)
+            wanted = asked_for(example, kept, enhanced, self.config.enhanced_streams)
             codes = torch.where(arrived.unsqueeze(-1), kept, -1)
             heard = {"": self.heard(self.pass_straight(latent, codes), wanted)}
         learning = [(self.quantizer, (latent, guided))] if "quantizer" in stage.trains else []
