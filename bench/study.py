@@ -1,10 +1,10 @@
 """The recipes of a folder, trained, exported and scored side by side: the tables of docs/recipes.md and docs/systems/README.md.
 
-    python bench/study.py --corpus CORPUS [--recipes recipes/study] [--folder runs/study] [--jobs 3] [--limit 24]
+    python bench/study.py --corpus CORPUS [--recipes recipes/study] [--folder runs/study] [--jobs 3] [--limit 24] [NAME...]
 
-Each recipe trains in one single-thread process, `--jobs` of them at a time. What is already there, here or in `bundles/`, is
-not made again, and a run that was interrupted goes on. A cell holds PESQ-WB / ESTOI / DNSMOS against the speech without what
-disturbs it; the first rows are what all began with, and what goes in.
+Each recipe of the folder, or those named, trains in one single-thread process, `--jobs` of them at a time. What is already
+there, here or in `bundles/`, is not made again, and a run that was interrupted goes on. A cell holds PESQ-WB / ESTOI / DNSMOS
+against the speech without what disturbs it; the first rows are what all began with, and what goes in.
 """
 
 import json
@@ -55,15 +55,16 @@ def table(results: dict, names: list[str]) -> str:
 
 
 @click.command()
+@click.argument("names", nargs=-1)
 @click.option("--corpus", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
 @click.option("--recipes", type=click.Path(exists=True, file_okay=False, path_type=Path), default=Path("recipes/study"))
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/study"))
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Where packed corpora are kept.")
 @click.option("--jobs", type=click.IntRange(min=1), default=3)
 @click.option("--limit", type=click.IntRange(min=1), default=24, help="Clips.")
-def main(corpus: Path, recipes: Path, folder: Path, cache: Path | None, jobs: int, limit: int) -> None:
+def main(names: tuple[str, ...], corpus: Path, recipes: Path, folder: Path, cache: Path | None, jobs: int, limit: int) -> None:
     """Train, export and score the recipes of a folder."""
-    files = sorted(recipes.glob("*.toml"))
+    files = [recipes / f"{name}.toml" for name in names] or sorted(recipes.glob("*.toml"))
     with ThreadPoolExecutor(jobs) as pool:
         bundles = list(pool.map(lambda recipe: bundle_of(recipe, corpus, folder, cache), files))
     scores, rates = folder / "scores.json", ",".join(map(str, RATES))
