@@ -1,6 +1,8 @@
+import errno
 import shutil
 import tomllib
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,11 +28,38 @@ def test_a_folder_a_zip_and_a_name_are_the_same_bundle(tmp_path):
     assert "clear" in bundle.list_models()
 
 
+def test_a_folder_of_a_models_name_hides_it_only_if_it_is_a_bundle(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("clear").mkdir()
+    assert bundle.read_card("clear").name == "clear"
+    shutil.copytree(bundle._SHIPPED / "quiet", "clear", dirs_exist_ok=True)
+    assert bundle.read_card("clear").name == "quiet"
+    assert bundle.shipped(bundle.read_card(CLEAR).model_id) == "clear"
+
+
 def test_what_is_written_is_read(tmp_path):
     source = bundle.load("clear")
     table = tomllib.loads((CLEAR / "card.toml").read_text())
     bundle.write_bundle(tmp_path / "copy", source.encoder, source.decoder, table, source.tables)
     assert bundle.load(tmp_path / "copy") == source
+
+
+def test_a_bundle_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    source = bundle.load("clear")
+    table = tomllib.loads((CLEAR / "card.toml").read_text())
+    bundle.write_bundle(tmp_path, source.encoder, source.decoder, table, source.tables)
+    write = Path.write_bytes
+
+    def full(self, data):
+        if data == b"other":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        bundle.write_bundle(tmp_path, source.decoder, b"other", table)
+    assert bundle.load(tmp_path) == source
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_tables_come_and_go(tmp_path):

@@ -13,12 +13,14 @@ import tomllib
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from linnet.bits import EntropyCoder, Layout, LayoutError, LinnetError, Tables
+from linnet.writing import replacing
 
 _SHIPPED = Path(__file__).parent / "models"
 _FORMAT = 2  # of the card; in format 1 the graphs had no axis of streams
@@ -117,7 +119,7 @@ def list_models() -> list[str]:
 
 def shipped(model_id: bytes) -> str | None:
     """The name of the shipped model that a file asks for; None if it is none of them."""
-    return next((name for name in list_models() if model_id in read_card(name).layouts), None)
+    return next((name for name in list_models() if model_id in read_card(_SHIPPED / name).layouts), None)
 
 
 def load(model: str | Path) -> Bundle:
@@ -152,14 +154,17 @@ def write_bundle(folder: Path, encoder: bytes, decoder: bytes, card: Mapping[str
         filled["entropy"] = {**card.get("entropy", {}), **_described(_TABLES, tables)}
     text = to_toml(filled)
     _parse_card(text.encode(), str(folder))
+    files = {"card.toml": text.encode(), **{f"{name}.onnx": data for name, data in graphs.items()}}
+    if tables is not None:
+        files[_TABLES] = tables
     folder.mkdir(parents=True, exist_ok=True)
-    for name, data in graphs.items():
-        (folder / f"{name}.onnx").write_bytes(data)
+    with ExitStack() as stack:
+        # All are written before any takes its place; the card, which says what the others are, is the last to.
+        partials = {name: stack.enter_context(replacing(folder / name)) for name in files}
+        for name, data in files.items():
+            partials[name].write_bytes(data)
     if tables is None:
         (folder / _TABLES).unlink(missing_ok=True)  # of other graphs
-    else:
-        (folder / _TABLES).write_bytes(tables)
-    (folder / "card.toml").write_text(text, encoding="utf-8")
 
 
 def add_tables(model: str | Path, tables: bytes, about: Mapping[str, Any]) -> None:
@@ -189,7 +194,8 @@ def _identity(digests: Iterable[str]) -> bytes:
 def _place(model: str | Path) -> Path:
     """Where a shipped model or a bundle is: a folder or a zip."""
     path = Path(model)
-    if not path.exists() and str(model) in list_models():
+    # A folder that only happens to have a model's name, as a run's has, does not hide the model.
+    if str(model) in list_models() and not (path.is_file() or (path / "card.toml").exists()):
         path = _SHIPPED / str(model)
     if not path.exists():
         raise BundleError(

@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 from click.testing import CliRunner
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from linnet.lab.cli import slim_checkpoint, train
 from linnet.lab.data.corpus import load_audio, pack, read_manifest
@@ -164,6 +166,14 @@ def test_a_folder_without_manifest_is_refused(tmp_path):
         pack(tmp_path, "speech", "train", tmp_path, sample_rate=16000, labels=LABELS)
 
 
+def test_a_recording_that_was_replaced_is_packed_anew(tmp_path):
+    (tmp_path / "manifest.csv").write_text("path,kind,split\na.wav,noise,train\n")
+    for length, value in ((16000, 0.5), (8000, -0.25)):
+        soundfile.write(tmp_path / "a.wav", np.full(length, value), 16000)
+        packed = pack(tmp_path, "noise", "train", tmp_path / "cache", sample_rate=16000, labels=LABELS, jobs=1)
+        np.testing.assert_allclose(packed.samples(0), np.full(length, value), atol=1e-4)
+
+
 def test_pitch_follows_a_change_of_speed(packed):
     config = CropConfig(frames=60, speed=(1.18, 1.18001), speed_probability=1.0, noise_probability=0.0)
     batch = CropSampler(packed, None, config, 192, LABELS.offset, seed=0).batch(8, step=0)
@@ -241,6 +251,31 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
         load_checkpoint(path)
 
 
+def test_a_checkpoint_of_another_version_is_refused(packed, tmp_path):
+    trainer = Trainer(recipe(), Data(packed, None), tmp_path)
+    trainer.save()
+    path = tmp_path / "last.safetensors"
+    with safe_open(path, "pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    first = next(name for name in tensors if name.startswith("weights/"))
+    for change in ({"progress": "3"}, {"progress": '{"steps": 1}'}, {"recipe": '{"name": "x"}'}, {"recipe": "xx"}):
+        save_file(tensors, path, {**metadata, **change})
+        with pytest.raises(ValueError, match=r"last\.safetensors"):
+            load_checkpoint(path)
+    save_file({**tensors, "other/x": torch.zeros(1)}, path, metadata)
+    with pytest.raises(ValueError, match=r"last\.safetensors.*'other'"):
+        load_checkpoint(path)
+    save_file({**tensors, first: torch.zeros(7, 7)}, path, metadata)
+    with pytest.raises(ValueError, match="not this version's: size mismatch"):
+        Trainer(recipe(), Data(packed, None), tmp_path, resume=path)
+
+
+@pytest.mark.parametrize("change", [{"steps": 0}, {"batch": -1}, {"crops": CropConfig(frames=0)}])
+def test_stages_without_steps_clips_or_frames_are_refused(change):
+    with pytest.raises(ValueError, match="at least 1"):
+        dataclasses.replace(recipe().stages[0], **change)
+
+
 def test_an_unknown_key_names_the_nearest(tmp_path):
     path = tmp_path / "r.toml"
     path.write_text('name = "x"\n[[stages]]\nname = "a"\nsteps = 1\ntrains = ["encoder"]\nlosses = {}\nlearning_rat = 1.0\n')
@@ -272,7 +307,10 @@ def test_crops_are_said_once_and_replaced_by_a_stage(tmp_path):
         load_recipe(path)
 
 
-@pytest.mark.parametrize("text", [b"no toml", b"\xff\xfe", b'name = "x"\nstages = []\n', b'name = "x"\nstages = 3\n'])
+NONE = [b"no toml", b"\xff\xfe", b'name = "x"\nstages = []\n', b'name = "x"\nstages = 3\n', b'name = "x"\n']
+
+
+@pytest.mark.parametrize("text", NONE)
 def test_a_recipe_that_is_none_is_refused(tmp_path, text):
     (tmp_path / "r.toml").write_bytes(text)
     with pytest.raises(ValueError, match=r"r\.toml|no stages"):
@@ -370,6 +408,8 @@ feature_matching = 1.0
     assert CliRunner().invoke(slim_checkpoint, [str(first), str(last), str(small)]).exit_code == 0
     both = [load_checkpoint(path).average["decoder.norm.weight"] for path in (first, last)]
     torch.testing.assert_close(load_checkpoint(small).weights["decoder.norm.weight"], sum(both) / 2)
+    refused = CliRunner().invoke(slim_checkpoint, [str(first), str(last), str(last)])
+    assert "both the input and the output" in str(refused.exception)
     part = [str(first), str(last), str(small), "--part", "encoder"]
     assert CliRunner().invoke(slim_checkpoint, part).exit_code == 0
     torch.testing.assert_close(load_checkpoint(small).weights["decoder.norm.weight"], both[1])

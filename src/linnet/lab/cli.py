@@ -23,11 +23,11 @@ from linnet.lab.data.corpus import Packed, pack, read_manifest
 from linnet.lab.export import export_graphs
 from linnet.lab.systems import make_system
 from linnet.lab.systems.base import System
-from linnet.lab.train.checkpoint import Progress, load_checkpoint, save_checkpoint, slim
+from linnet.lab.train.checkpoint import Progress, load_checkpoint, restore_weights, save_checkpoint, slim
 from linnet.lab.train.loop import Data, Trainer, append_metrics
 from linnet.lab.train.recipe import Recipe, load_recipe
 from linnet.lab.train.validate import choose_clips, draw_spectrograms, listen, score
-from linnet.options import progress
+from linnet.options import progress, refuse_same
 
 _LOG_EVERY = 25
 _CACHE = Path("~/.cache/linnet").expanduser()
@@ -179,7 +179,7 @@ def export(checkpoint: Path, out: Path, name: str | None, weights: str) -> None:
     """Make the bundle OUT, two graphs and a card, from the averaged weights of CHECKPOINT."""
     trained = load_checkpoint(checkpoint)
     system = make_system(trained.recipe.system)
-    system.load_state_dict(trained.average or trained.weights)
+    restore_weights(system, trained.average or trained.weights)
     encoder, decoder = export_graphs(system, eight_bit=weights == "int8")
     write_bundle(out, encoder, decoder, card(system, trained.recipe, trained.progress, name))
     click.echo(
@@ -202,6 +202,8 @@ def slim_checkpoint(checkpoints: tuple[Path, ...], out: Path, parts: tuple[str, 
 
     Of several the mean: the ends of two ways from one place are often better together than alone.
     """
+    for path in checkpoints:
+        refuse_same(str(path), str(out))
     try:
         kept = slim([load_checkpoint(path) for path in checkpoints], parts)
     except ValueError as error:

@@ -20,10 +20,11 @@ import numpy as np
 import soundfile
 import soxr
 
+from linnet.evaluate.codecs.base import file_identity
 from linnet.lab.dsp.pitch import PitchLabels, label_pitch
 
 # Part of the cache key: raise it when what is packed changes.
-_PACK_VERSION = 1
+_PACK_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,9 @@ def pack(
     clips = [clip for clip in read_manifest(corpus) if clip.kind == kind and clip.split == split]
     if not clips:
         raise ValueError(f"{corpus}/manifest.csv has no {kind} in split {split!r}")
-    identity = [_PACK_VERSION, str(corpus.resolve()), kind, sample_rate, repr(labels), [clip.path for clip in clips]]
+    # A recording that was mended or replaced is packed anew.
+    files = [(clip.path, file_identity(corpus / clip.path)) for clip in clips]
+    identity = [_PACK_VERSION, str(corpus.resolve()), kind, sample_rate, repr(labels), files]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     folder = cache / f"{kind}-{split}-{key}"
     if not (folder / "done").exists():

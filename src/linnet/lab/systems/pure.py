@@ -93,8 +93,8 @@ def enhancement_loss(guided: Tensor, aim: Tensor) -> Tensor:
 
 
 def asked_for(example: Example, kept: Tensor, enhanced: Tensor, streams: int) -> Tensor:
-    """What is to be heard of codes `[batch, frames, layers]`: the clean speech of a clip that was `enhanced`, bool `[batch, 1]`,
-    and left no more than its first `streams`, else the scene."""
+    """What is to be heard of codes `[batch, frames, layers]`: the clean speech of a clip that was `enhanced`, `[batch, 1]`, and
+    left no more than its first `streams`, else the scene."""
     alone = (kept[:, 0] >= 0).sum(-1, keepdim=True) <= streams
     return torch.where(enhanced & alone, example.wanted, example.samples)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from linnet.lab.train.recipe import Recipe, build
 from linnet.writing import replacing
@@ -105,11 +105,24 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if metadata.get("format") != _FORMAT:
         raise ValueError(f"{path} is not a checkpoint of this version (format {metadata.get('format')!r})")
     groups: dict[str, dict[str, Tensor]] = {group: {} for group in _GROUPS}
-    for name, tensor in tensors.items():
-        group, _, rest = name.partition("/")
-        groups[group][rest] = tensor.float() if tensor.dtype == torch.float16 else tensor
-    recipe = build(Recipe, json.loads(metadata["recipe"]), str(path))
-    return Checkpoint(recipe, Progress(**json.loads(metadata["progress"])), **groups)
+    try:
+        for name, tensor in tensors.items():
+            group, _, rest = name.partition("/")
+            groups[group][rest] = tensor.float() if tensor.dtype == torch.float16 else tensor
+        recipe, progress = (dict(json.loads(metadata[key])) for key in ("recipe", "progress"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not a checkpoint of this version: its recipe, progress or tensors cannot be read ({error})"
+        ) from error
+    return Checkpoint(build(Recipe, recipe, str(path)), build(Progress, progress, str(path)), **groups)
+
+
+def restore_weights(system: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Put a checkpoint's weights into its system; ValueError if it is another version's."""
+    try:
+        system.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"the checkpoint's weights are not this version's: {str(error).splitlines()[-1].strip()}") from error
 
 
 def optimiser_tensors(optimiser: torch.optim.AdamW, names: list[str]) -> dict[str, Tensor]:

@@ -43,6 +43,7 @@ from linnet.lab.train.checkpoint import (
     load_checkpoint,
     optimiser_tensors,
     restore_optimiser,
+    restore_weights,
     save_checkpoint,
 )
 from linnet.lab.train.recipe import Recipe, Stage, loss_name
@@ -119,7 +120,7 @@ class Trainer:
         # A recipe may be lengthened or re-weighted between sessions, but not the networks under their weights.
         if checkpoint.recipe.system != self.recipe.system:
             raise ValueError("the checkpoint's system differs from the recipe's; start a new run")
-        self.codec.load_state_dict(checkpoint.weights)
+        restore_weights(self.codec, checkpoint.weights)
         average = checkpoint.average or checkpoint.weights
         self.average = {name: tensor.to(self.device) for name, tensor in average.items()}
         self.progress = checkpoint.progress
@@ -352,7 +353,7 @@ def load_system(path: Path) -> System:
     """The averaged weights of a checkpoint, ready to be used."""
     checkpoint = load_checkpoint(path)
     system = make_system(checkpoint.recipe.system)
-    system.load_state_dict(checkpoint.average or checkpoint.weights)
+    restore_weights(system, checkpoint.average or checkpoint.weights)
     return system.eval().requires_grad_(False)
 
 

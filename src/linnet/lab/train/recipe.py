@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import tomllib
 import types
 import typing
@@ -64,6 +65,8 @@ class Stage:
     crops: CropConfig = field(default_factory=CropConfig)
 
     def __post_init__(self) -> None:
+        if min(self.steps, self.batch, self.crops.frames) < 1:
+            raise ValueError(f"stage {self.name!r}: steps, batch and the crops' frames are at least 1")
         if self.pitch not in ("tracked", "labelled"):
             raise ValueError(f"stage {self.name!r}: pitch {self.pitch!r} is neither 'tracked' nor 'labelled'")
         for name in map(_loss, self.losses):
@@ -130,6 +133,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError(f"recipe {self.name!r} has no stages: there is nothing to train")
+        if self.seed < 0:
+            raise ValueError(f"recipe {self.name!r}: seed is {self.seed}; choose 0 or more")
         if not self.teacher and (self.inherits or any("alignment" in stage.losses for stage in self.stages)):
             raise ValueError(f"recipe {self.name!r} inherits from a teacher or aligns with it, but names none")
         system = SYSTEMS[self.system.kind][1]
@@ -171,10 +176,12 @@ def build(kind: type[T], table: dict[str, Any], where: str) -> T:
         if key not in hints:
             near = difflib.get_close_matches(key, hints, 1)
             raise ValueError(f"{where}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    values = {key: _convert(hints[key], value, f"{where}: {key}") for key, value in table.items()}
     try:
-        return kind(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in table.items()})
+        inspect.signature(kind).bind(**values)
     except TypeError as error:
         raise ValueError(f"{where}: {error}") from error
+    return kind(**values)
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
