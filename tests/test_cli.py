@@ -2,8 +2,10 @@ import io
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ import soundfile
 
 import linnet
 import linnet.bundle
+from linnet import files
+from linnet.writing import FileError, replacing
 
 LINNET = [sys.executable, "-m", "linnet"]
 
@@ -66,6 +70,7 @@ def test_a_recorded_trace(recording, tmp_path):
     [
         (("--burst", "60"), "like 60ms"),
         (("--burst", "0ms"), "like 60ms"),
+        (("--redundancy", 1, "--spacing", "9" * 400 + "s"), "like 60ms"),
         (("--loss", 0.9, "--burst", "60ms"), "longer bursts"),
         (("--loss", 0.1, "--trace", "trace.txt"), "leave out"),
         (("--trace", "trace.txt"), "line 1: 'x'"),
@@ -97,6 +102,9 @@ def test_ten_seconds_at_one_kilobit_stay_small(speech, tmp_path):
     soundfile.write(tmp_path / "ten.wav", np.resize(speech, 160000), 16000)
     assert run("encode", tmp_path / "ten.wav", tmp_path / "ten.lnt", "--kbps", 1).returncode == 0
     assert (tmp_path / "ten.lnt").stat().st_size <= 1290
+    # As docs/bitstream.md says.
+    assert run("encode", tmp_path / "ten.wav", tmp_path / "plain.lnt", "--kbps", 1, "--no-entropy").returncode == 0
+    assert (tmp_path / "plain.lnt").stat().st_size == 1286
 
 
 def test_pipes(recording, speech, tmp_path):
@@ -153,6 +161,7 @@ def test_entropy_coding_is_smaller_and_changes_nothing(recording, with_tables, t
     # Without its tables, and by other ones, the file is refused.
     assert "needs model" in complaint(run("decode", "coded.lnt", "o.wav"))
     assert b"not shipped" in run("info", "coded.lnt").stdout
+    assert b"entropy-coded, " in run("info", "coded.lnt", *model).stdout
 
 
 def test_entropy_coded_files_are_thinned_piped_and_cut(recording, with_tables, tmp_path, monkeypatch):
@@ -205,6 +214,146 @@ def test_a_cut_file_decodes_to_the_cut(recording, tmp_path):
     assert result.returncode == 0
     assert b"cut short" in result.stderr
     assert soundfile.info(tmp_path / "cut.wav").frames > 16000
+    header = (tmp_path / "o.lnt").read_bytes()[:14]
+    assert b"cut short" in run("decode", "-", tmp_path / "none.wav", stdin=header).stderr
+
+
+def test_damaged_frames_are_concealed_if_asked(bad):
+    result = run("decode", "--conceal", bad / "damaged.lnt", bad / "o.wav")
+    assert result.returncode == 0, result.stderr
+    assert re.fullmatch(rb"linnet: .*damaged.lnt: 256 damaged frames are concealed\n", result.stderr)
+    heard = soundfile.read(bad / "o.wav")[0]
+    assert len(heard) == 80280
+    assert np.std(heard[16000:40000]) < 1e-4  # in the midst of 3 s
+    assert np.std(heard[-16000:]) > 5e-3  # and after them
+
+
+def test_info_tells_the_length_of_the_sound(recording, tmp_path):
+    assert run("encode", recording, tmp_path / "o.lnt").returncode == 0
+    told = run("info", tmp_path / "o.lnt").stdout.partition(b": ")[2]
+    assert b" 5.02 s, " in told  # 5.04 s of frames
+    assert run("info", "-", stdin=(tmp_path / "o.lnt").read_bytes()).stdout.partition(b": ")[2] == told
+
+
+@pytest.mark.parametrize("ending", ["wav", "aiff", "au"])
+def test_a_cut_recording_is_encoded_to_the_cut(speech, tmp_path, ending):
+    soundfile.write(tmp_path / f"whole.{ending}", speech, 16000)
+    whole = (tmp_path / f"whole.{ending}").read_bytes()
+    (tmp_path / f"cut.{ending}").write_bytes(whole[: len(whole) // 2])
+    assert b"cut short" in run("encode", tmp_path / f"cut.{ending}", tmp_path / "o.lnt").stderr
+    assert b"cut short" in run("encode", "-", tmp_path / "o.lnt", stdin=whole[: len(whole) // 2]).stderr
+    assert run("encode", "-", tmp_path / "o.lnt", stdin=whole).stderr == b""
+
+
+def test_a_length_that_was_not_known_is_no_cut(recording, tmp_path):
+    assert run("encode", recording, tmp_path / "o.lnt").returncode == 0
+    (tmp_path / "piped.wav").write_bytes(run("decode", tmp_path / "o.lnt", "-").stdout)
+    assert run("encode", tmp_path / "piped.wav", tmp_path / "o.lnt").stderr == b""
+
+
+def test_what_cannot_be_read_from_a_pipe(recording, tmp_path):
+    assert "from a pipe" in complaint(run("encode", "-", tmp_path / "o.lnt", stdin=recording.read_bytes()))
+    mp3 = io.BytesIO()
+    soundfile.write(mp3, np.zeros(16000), 16000, format="MP3")
+    assert "from a pipe (MP3): name a file" in complaint(run("encode", "-", tmp_path / "o.lnt", stdin=mp3.getvalue()))
+    with open(recording, "rb") as file:
+        assert subprocess.run([*LINNET, "encode", "-", tmp_path / "o.lnt"], stdin=file, timeout=120).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "closed"),
+    [("encode - -", "<&-"), ("decode - o.wav", "<&-"), ("encode s.flac -", ">&-"), ("decode o.lnt -", ">&-")],
+)
+def test_closed_streams_are_one_line(recording, tmp_path, monkeypatch, arguments, closed):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(recording, "s.flac")
+    assert run("encode", "s.flac", "o.lnt").returncode == 0
+    command = f"{' '.join(LINNET)} {arguments} {closed}"
+    assert "is closed" in complaint(subprocess.run(command, shell=True, stderr=subprocess.PIPE, timeout=120))
+    assert not Path("o.wav").exists()
+
+
+@pytest.mark.parametrize("ending", ["xi", "wve", "sd2"])
+def test_a_format_that_cannot_hold_the_rate_is_refused(tmp_path, ending):
+    with pytest.raises(FileError, match="use"), files.audio_writer(str(tmp_path / f"o.{ending}"), 16000) as write:
+        write(np.zeros(1000, np.float32))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recording_beyond_what_its_format_can_say(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_MOST_BYTES", 10000)
+    with pytest.raises(FileError, match="4 GiB"), files.audio_writer(str(tmp_path / "o.wav"), 16000) as write:
+        write(np.zeros(9000, np.float32))
+    assert list(tmp_path.iterdir()) == []
+    with files.audio_writer(str(tmp_path / "o.w64"), 16000) as write:
+        write(np.zeros(9000, np.float32))
+    assert soundfile.info(tmp_path / "o.w64").frames == 9000
+
+
+def test_names_that_are_no_text_or_long(recording, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source, target = os.fsdecode(b"caf\xe9.flac"), "n" * 246 + ".wav"
+    shutil.copy(recording, source)
+    result = run("roundtrip", source, target)
+    assert result.returncode == 0, result.stderr
+    assert soundfile.info(target).frames == soundfile.info(recording).frames
+    assert sorted(os.listdir()) == [source, target]
+
+
+def test_more_channels_than_samples(tmp_path):
+    soundfile.write(tmp_path / "many.wav", np.full((10, 100), 0.5), 16000)
+    with files.open_audio(str(tmp_path / "many.wav")) as audio:
+        np.testing.assert_array_equal(files.read_mono(audio), np.full(10, 0.5, np.float32))
+
+
+def test_a_file_that_may_not_be_read(recording, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the tests may be run by root
+    with pytest.raises(FileError, match="permission denied"), files.open_audio(str(recording)):
+        pass
+
+
+def test_the_mode_of_a_file_stays(tmp_path):
+    mask = os.umask(0o027)
+    try:
+        for mode in (0o640, 0o600):
+            with replacing(tmp_path / "o") as partial:
+                partial.unlink()
+                partial.touch(0o666)  # as whoever writes safetensors does
+            assert (tmp_path / "o").stat().st_mode & 0o777 == mode
+            (tmp_path / "o").chmod(0o600)
+    finally:
+        os.umask(mask)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_nothing(tmp_path, number):
+    soundfile.write(tmp_path / "long.wav", np.zeros(120 * 16000, np.float32), 16000)
+    with subprocess.Popen([*LINNET, "encode", tmp_path / "long.wav", tmp_path / "o.lnt"], stderr=subprocess.PIPE) as encoding:
+        while encoding.poll() is None and len(list(tmp_path.iterdir())) == 1:
+            time.sleep(0.01)
+        encoding.send_signal(number)
+        assert encoding.stderr.read().strip() == b""
+    assert encoding.returncode == 128 + number
+    assert [path.name for path in tmp_path.iterdir()] == ["long.wav"]
+
+
+def test_an_import_that_is_interrupted_says_nothing():
+    """Whatever error it makes of it."""
+    code = """
+import os, signal, sys
+from linnet.__main__ import main
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "linnet.cli":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt:
+                raise ImportError("as a module in C does")
+sys.meta_path.insert(0, Finder())
+main()
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
+    assert (result.returncode, result.stdout, result.stderr) == (130, b"", b"")
 
 
 @pytest.fixture
@@ -248,6 +397,7 @@ def bad(tmp_path, recording):
         (("decode", "good.lnt", "o.raw"), ".raw is not a format"),
         (("live", "nothing.wav", "o.wav"), "nothing.wav holds no audio"),
         (("live", "cut.flac", "o.wav"), "cut.flac is damaged"),
+        (("send", "text.wav", "127.0.0.1:5004", "--packet", "9" * 400 + "ms"), "like 60ms"),
         (("live", "nan.wav", "nan.wav"), "both the input and the output"),
         (("send", "nothing.wav", "127.0.0.1:5004"), "nothing.wav holds no audio"),
         (("tables", "clear", "--corpus", "speech", "--split", "x"), "text.wav is not audio"),

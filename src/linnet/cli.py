@@ -18,6 +18,7 @@ from linnet.options import copies_options, kbps_option, loss_options, model_opti
 
 if TYPE_CHECKING:
     from linnet.bits import Header, Layout
+    from linnet.bits.container import OnDamage
 
 # Commands that live in other rooms, imported only when they are called, and the extra each needs.
 _ELSEWHERE = {
@@ -90,6 +91,8 @@ def encode(source: str, target: str, kbps: float | None, model: str, entropy: bo
         done = files.encode_file(codec, source, out, kbps, progress, entropy)
     if done.channels > 1:
         say(f"mixed {done.channels} channels to one")
+    if done.truncated:
+        say(f"{source} was cut short; encoded to the cut")
 
 
 @cli.command()
@@ -98,7 +101,8 @@ def encode(source: str, target: str, kbps: float | None, model: str, entropy: bo
 @kbps_option
 @_file_model
 @click.option("--rate", type=click.IntRange(8000, 192000), help="Sample rate of OUT [the original recording's].")
-def decode(source: str, target: str, kbps: float | None, model: str | None, rate: int | None) -> None:
+@click.option("--conceal", is_flag=True, help="Conceal damaged frames, as if they were lost in a network.")
+def decode(source: str, target: str, kbps: float | None, model: str | None, rate: int | None, conceal: bool) -> None:
     """Decode a .lnt file; --kbps uses only the first layers."""
     from linnet import bundle, files
 
@@ -106,7 +110,10 @@ def decode(source: str, target: str, kbps: float | None, model: str | None, rate
     with files.open_input(source) as file:
         header, whole = _begun(file)
         codec = linnet.load(model or bundle.shipped(header.model_id) or "clear")
-        done = files.decode_file(codec, whole, target, kbps, rate, progress)
+        on_damage: OnDamage = "conceal" if conceal else "raise"
+        done = files.decode_file(codec, whole, target, kbps, rate, progress, on_damage=on_damage)
+    if done.concealed:
+        say(f"{source}: {done.concealed} damaged frames are concealed")
     if done.truncated:
         say(f"{source} was cut short; decoded to the cut")
 
@@ -157,7 +164,8 @@ def roundtrip(
     tell = click.echo if target != files.PIPE else say
     mixed = f", {encoded.channels} channels mixed to one" if encoded.channels > 1 else ""
     saved = f" ({encoded.plain_bytes} without entropy coding)" if size < encoded.plain_bytes else ""
-    tell(f"{source}: {seconds:.2f} s at {encoded.sample_rate} Hz{mixed}")
+    cut = ", cut short" if encoded.truncated else ""
+    tell(f"{source}: {seconds:.2f} s at {encoded.sample_rate} Hz{mixed}{cut}")
     tell(
         f"{codec.card.name}: {size} bytes{saved}, {codec.layout.kbps(encoded.n_layers):g} kbit/s on the wire, "
         f"latency {codec.card.latency_ms:g} ms, encoded and decoded {seconds / spent:.0f} x faster than real time"
@@ -201,34 +209,40 @@ def thin_file(source: str, target: str, kbps: float, model: str | None) -> None:
 
 @cli.command()
 @click.argument("path", metavar="PATH")
-def info(path: str) -> None:
+@_file_model
+def info(path: str, model: str | None) -> None:
     """A .lnt file's header, or a model's card."""
     from linnet import bundle
 
     if path in bundle.list_models() or Path(path).is_dir() or path.endswith(".zip"):
         _print_card(bundle.read_card(path))
         return
+    from linnet import files
     from linnet.bits import CODED, Geometry, Reader
 
-    with open(path, "rb") as file:
-        header = read_header(file)
-        model = bundle.shipped(header.model_id)
-        if model is None:
+    with files.open_input(path) as file:
+        header, whole = _begun(file)
+        name = model or bundle.shipped(header.model_id)
+        if name is None:
             click.echo(
-                f"{path}: model {header.model_id.hex()} (not shipped), {header.n_layers} layers, {header.sample_rate} Hz"
+                f"{path}: model {header.model_id.hex()} (not shipped: name it with --model), {header.n_layers} layers, "
+                f"{header.sample_rate} Hz"
             )
             return
-        opened = bundle.load(model)
+        opened = bundle.load(name)
         card = opened.card
-        file.seek(0)
-        reader = Reader(file, opened.models)
+        if not whole.seekable():
+            whole = io.BytesIO(whole.read())
+        start = whole.tell()
+        reader = Reader(whole, opened.models)
         frames = reader.frames or 0
-        seconds = frames * card.hop / card.sample_rate
+        samples = reader.samples  # not known of a file that was cut
+        seconds = frames * card.hop / card.sample_rate if samples is None else samples / header.sample_rate
         state = ", cut short" if reader.truncated else ""
         if header.version == CODED and reader.truncated:
             state = f", entropy-coded{state}"
         elif header.version == CODED:
-            saved = 1 - file.seek(0, os.SEEK_END) / Geometry(header, card.layout).file_bytes(frames)
+            saved = 1 - (whole.seek(0, os.SEEK_END) - start) / Geometry(header, card.layout).file_bytes(frames)
             state = f", entropy-coded, {100 * saved:.1f} % smaller than without"
         click.echo(
             f"{path}: model {card.name}, {card.layout.kbps(header.n_layers):g} kbit/s in {header.n_layers} layers, "
@@ -289,6 +303,8 @@ def _layouts(model: str | None) -> dict[bytes, Layout]:
 
 def main() -> None:
     """Run the command line: an error is one line on standard error, and exit status 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is: a file's name need not be text
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as stop:

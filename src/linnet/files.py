@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import numpy as np
 import soundfile
 
-from linnet.bits import Geometry, Header, Reader, Writer, keep_layers
+from linnet.bits import MISSING, Geometry, Header, Reader, Writer, keep_layers
+from linnet.bits.container import OnDamage
 from linnet.runtime.audio import AudioError, Samples, to_mono
 from linnet.runtime.channel import LossyChannel
 from linnet.runtime.codec import Codec
@@ -23,6 +26,11 @@ from linnet.writing import FileError, replacing
 
 PIPE = "-"
 _BLOCK_SECONDS = 5
+_PIPED = {"AIFF", "AU", "NIST", "OGG", "WAV", "WAVEX"}
+"""Formats that libsndfile reads from a pipe as from a file; of others it gives nothing, or something else."""
+_LONG = {"CAF", "FLAC", "MP3", "OGG", "RF64", "W64"}
+"""Formats whose lengths have more than 32 bits, or that have none."""
+_MOST_BYTES = (1 << 32) - (1 << 16)  # of the other formats, with room for what stands beside the samples
 Progress = Callable[[Iterable, int | None], Iterable]
 
 
@@ -45,8 +53,8 @@ class Rejoined(io.RawIOBase):
 
 @dataclass(frozen=True)
 class Encoded:
-    """What encoding did: samples and channels read, their rate, frames and layers written, and the bytes that these take
-    without entropy coding."""
+    """What encoding did: samples and channels read, their rate, frames and layers written, the bytes that these take
+    without entropy coding, and whether the recording had been cut short."""
 
     samples: int
     channels: int
@@ -54,23 +62,33 @@ class Encoded:
     frames: int
     n_layers: int
     plain_bytes: int
+    truncated: bool
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What decoding did: samples written, their rate, layers used, and whether the file had been cut short."""
+    """What decoding did: samples written, their rate, layers used, whether the file had been cut short, and how many
+    damaged frames were concealed."""
 
     samples: int
     sample_rate: int
     n_layers: int
     truncated: bool
+    concealed: int
+
+
+def _binary(stream: TextIO | None, name: str) -> BinaryIO:
+    """Standard input or output, which a shell may have closed."""
+    if stream is None:
+        raise FileError(f"{name} is closed: name a file, or leave it open")
+    return stream.buffer
 
 
 @contextmanager
 def open_input(path: str) -> Iterator[BinaryIO]:
     """A binary file, or standard input for '-'."""
     if path == PIPE:
-        yield sys.stdin.buffer
+        yield _binary(sys.stdin, "standard input")
     else:
         with open(path, "rb") as file:
             yield file
@@ -80,8 +98,9 @@ def open_input(path: str) -> Iterator[BinaryIO]:
 def open_output(path: str) -> Iterator[BinaryIO]:
     """A binary file that appears, whole, only when the block ends without an error; standard output for '-'."""
     if path == PIPE:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        out = _binary(sys.stdout, "standard output")
+        yield out
+        out.flush()
         return
     with replacing(path) as partial, open(partial, "wb") as file:
         yield file
@@ -94,18 +113,28 @@ def open_audio(path: str) -> Iterator[soundfile.SoundFile]:
         raise FileError(f"{path} does not exist")
     if path != PIPE and Path(path).is_dir():
         raise FileError(f"{path or repr(path)} is a folder; name a recording")
+    if path != PIPE and not os.access(path, os.R_OK):
+        raise FileError(f"{path} cannot be read: permission denied")
+    name = "standard input" if path == PIPE else path
+    given = _binary(sys.stdin, name) if path == PIPE else None
+    piped = Path(path).is_fifo() if given is None else not given.seekable()
+    no_audio, advice = "is not audio that can be read", ""
+    if piped:
+        no_audio, advice = f"{no_audio} from a pipe", ": name a file, or pipe WAV"
     try:
-        file = soundfile.SoundFile(sys.stdin.fileno() if path == PIPE else path, closefd=path != PIPE)
+        # As bytes, since a file's name need not be text.
+        file = soundfile.SoundFile(given.fileno() if given else os.fsencode(path), closefd=given is None)
     except soundfile.LibsndfileError as error:
-        name = "standard input" if path == PIPE else path
-        raise FileError(f"{name} is not audio that can be read ({error.error_string.rstrip('.')})") from error
+        raise FileError(f"{name} {no_audio} ({error.error_string.rstrip('.')}){advice}") from error
     with file:
+        if piped and file.format not in _PIPED:
+            raise FileError(f"{name} {no_audio} ({file.format}){advice}")
         yield file
 
 
 def name_of(audio: soundfile.SoundFile) -> str:
     """A recording as messages call it."""
-    return audio.name if isinstance(audio.name, str) else "standard input"
+    return os.fsdecode(audio.name) if isinstance(audio.name, bytes) else "standard input"
 
 
 def read_mono(audio: soundfile.SoundFile, count: int = -1) -> Samples:
@@ -116,7 +145,8 @@ def read_mono(audio: soundfile.SoundFile, count: int = -1) -> Samples:
     """
     name = name_of(audio)
     try:
-        return to_mono(audio.read(count, dtype="float32", always_2d=True))
+        # Mixed here, as the last samples may be fewer than the channels.
+        return to_mono(audio.read(count, dtype="float32", always_2d=True).mean(axis=1))
     except soundfile.LibsndfileError as error:
         raise FileError(f"{name} is damaged or cut short ({error.error_string.rstrip('.')})") from error
     except AudioError as error:
@@ -148,7 +178,17 @@ def encode_file(
         writer.samples = count
         writer.close()
         plain_bytes = Geometry(header, codec.layout).file_bytes(writer.frames)
-        return Encoded(count, channels, rate, writer.frames, n_layers, plain_bytes)
+        return Encoded(count, channels, rate, writer.frames, n_layers, plain_bytes, _cut_short(audio, count))
+
+
+def _cut_short(audio: soundfile.SoundFile, count: int) -> bool:
+    """Whether a recording, of which `count` samples were read, says that it is longer: libsndfile tells it in its log."""
+    said = re.search(r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+)(?: \(should be (\d+)\))?", audio.extra_info, re.M)
+    # Who writes into a pipe says 2^31 or 2^32 bytes, or a little less, as the length is not yet known.
+    if said is None or int(said[1]) & 0x7FFFFFFF >= 0x7FFFF000:
+        return False
+    # In a pipe it shows only at the end.
+    return int(said[2] or said[1]) < int(said[1]) or (not audio.seekable() and count < audio.frames)
 
 
 def _read_blocks(audio: soundfile.SoundFile, block: int) -> Iterator[Samples]:
@@ -158,18 +198,21 @@ def _read_blocks(audio: soundfile.SoundFile, block: int) -> Iterator[Samples]:
 
 def decode_file(
     codec: Codec, source: BinaryIO, target: str, kbps: float | None, rate: int | None, progress: Progress,
-    channel: LossyChannel | None = None,
+    channel: LossyChannel | None = None, on_damage: OnDamage = "raise",
 ) -> Decoded:  # fmt: skip
     """Decode a `.lnt` file into a recording whose format follows from the target's ending; a `channel` may lose frames."""
-    reader = Reader(source, codec.models)
+    reader = Reader(source, codec.models, on_damage)
+    concealed = 0
     n_layers = reader.header.n_layers if kbps is None else min(codec.layers(kbps), reader.header.n_layers)
     rate_out = rate or reader.header.sample_rate
     stream = CodeDecoder(codec, rate_out, skip_delay=True)
 
     def outputs() -> Iterator[Samples]:
+        nonlocal concealed
         expected = None if reader.frames is None else -(-reader.frames // 256)
         for codes in progress(reader, expected):
             kept = keep_layers(codes, codec.layout, n_layers)
+            concealed += int((kept == MISSING).all(axis=1).sum())
             yield stream.push(channel.push(kept) if channel else kept)
         if channel:
             yield stream.push(channel.flush())
@@ -183,7 +226,7 @@ def decode_file(
     spare = codec.samples_at(codec.card.hop + codec.card.delay, codec.card.sample_rate, rate_out) + 1
     with audio_writer(target, rate_out) as write:
         written = _write_trimmed(outputs(), write, limit, spare)
-    return Decoded(written, rate_out, n_layers, reader.truncated)
+    return Decoded(written, rate_out, n_layers, reader.truncated, concealed)
 
 
 def _write_trimmed(
@@ -215,20 +258,36 @@ def audio_writer(target: str, rate: int) -> Iterator[Callable[[Samples], None]]:
         header = struct.pack(
             "<4sI4s4sIHHIIHH4sI", b"RIFF", unknown, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", unknown
         )
-        sys.stdout.buffer.write(header)
-        yield lambda samples: _write_pcm(sys.stdout.buffer, samples)
-        sys.stdout.buffer.flush()
+        out = _binary(sys.stdout, "standard output")
+        out.write(header)
+        yield lambda samples: _write_pcm(out, samples)
+        out.flush()
         return
     ending = Path(target).suffix.lstrip(".").upper()
     kind = {"OGA": "OGG", "OPUS": "OGG", "AIF": "AIFF"}.get(ending, ending)
-    # Of a headerless file (.raw) nobody could tell what it holds.
-    if kind not in soundfile.available_formats() or soundfile.default_subtype(kind) is None:
+    # Of a headerless file (.raw) nobody could tell what it holds, and an SD2 is two files.
+    if kind not in soundfile.available_formats() or soundfile.default_subtype(kind) is None or kind == "SD2":
         raise FileError(f"{target}: .{ending.lower()} is not a format that can be written; use .wav, .flac, .ogg or .mp3")
     with replacing(target) as partial:
         subtype = "OPUS" if ending == "OPUS" else None
+        written = 0
         try:
-            with soundfile.SoundFile(partial, "w", rate, 1, subtype, format=kind) as file:
-                yield lambda samples: file.write(np.clip(samples, -1, 1))
+            with soundfile.SoundFile(os.fsencode(partial), "w", rate, 1, subtype, format=kind) as file:
+
+                def write(samples: Samples) -> None:
+                    nonlocal written
+                    file.write(np.clip(samples, -1, 1))
+                    written += len(samples)
+                    if kind not in _LONG and partial.stat().st_size > _MOST_BYTES:
+                        raise FileError(f"{target}: .{ending.lower()} cannot hold more than 4 GiB; use .flac, .w64 or .rf64")
+
+                yield write
+            # Some formats round the rate, or have but one. A device or a named pipe cannot be read back.
+            made = soundfile.info(os.fsencode(partial)) if written and partial.is_file() else None
+            if made and (made.samplerate, made.frames) != (rate, written):
+                raise FileError(
+                    f"{target}: .{ending.lower()} cannot hold {written} samples at {rate} Hz; use .wav, .flac, .ogg or .mp3"
+                )
         except soundfile.LibsndfileError as error:
             raise FileError(f"{target} cannot be written at {rate} Hz ({error.error_string.rstrip('.')})") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -23,7 +24,7 @@ class Duration(click.ParamType):
             return value
         found = re.fullmatch(r"(\d+|\d*\.\d+)(ms|s)", value.strip())
         milliseconds = float(found[1]) * (1000 if found[2] == "s" else 1) if found else 0.0
-        if milliseconds <= 0:
+        if not 0 < milliseconds < math.inf:
             self.fail(f"{value!r} is no length of time: write it like 60ms or 0.06s", param, ctx)
         return milliseconds
 
@@ -66,7 +67,7 @@ def refuse_same(source: str, target: str) -> None:
 
 def progress(items: Iterable, total: int | None, label: str = "") -> Iterable:
     """A progress bar on a terminal, nothing in a pipe or for work of a moment."""
-    if not sys.stderr.isatty() or total is None or total < 12:
+    if sys.stderr is None or not sys.stderr.isatty() or total is None or total < 12:
         yield from items
         return
     with click.progressbar(items, length=total, label=label, file=sys.stderr) as bar:

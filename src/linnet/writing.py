@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from linnet.bits.errors import LinnetError
+
+_KEPT = 24  # characters of a name, each up to 4 bytes long, in a temporary one, which may have 255 bytes
 
 
 class FileError(LinnetError):
@@ -19,8 +22,8 @@ class FileError(LinnetError):
 def replacing(path: str | Path) -> Iterator[Path]:
     """A new path beside `path` that takes its place if the block ends without an error, and is removed otherwise.
 
-    What is no ordinary file, like a named pipe or a device, is written to as it is: to replace it would destroy it. Of a
-    symbolic link, what it leads to is replaced.
+    It gets the mode of the file that it replaces, or else that of an ordinary new file. What is no ordinary file, like a named
+    pipe or a device, is written to as it is: to replace it would destroy it. Of a symbolic link, what it leads to is replaced.
 
     Raises:
         FileError: if nothing can be written there.
@@ -35,20 +38,24 @@ def replacing(path: str | Path) -> Iterator[Path]:
     if not target.parent.is_dir():
         raise FileError(f"{path} cannot be written: the folder {target.parent} does not exist")
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+        handle, name = tempfile.mkstemp(target.suffix[-_KEPT:], f".{target.stem[:_KEPT]}-", target.parent)
     except OSError as error:
         raise FileError(f"{path} cannot be written ({error.strerror})") from error
     os.close(handle)
     partial = Path(name)
     try:
-        # A temporary file is private; the finished one gets what an ordinary new file would get.
-        mask = os.umask(0)
-        os.umask(mask)
-        partial.chmod(0o666 & ~mask)
         yield partial
+        # A temporary file is private, and whoever wrote it may have put another in its place.
+        partial.chmod(stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~_umask())
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_text(path: str | Path, text: str) -> None:

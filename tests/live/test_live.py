@@ -152,11 +152,12 @@ def test_a_mistake_is_one_line_and_leaves_nothing(clip, tmp_path, monkeypatch, c
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_nothing_came(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_nothing_came(tmp_path, number):
     port = free_port()
     receiving = begin("recv", f"127.0.0.1:{port}", tmp_path / "out.wav")
     await_listener(port, receiving)
-    receiving.send_signal(signal.SIGTERM)
+    receiving.send_signal(number)
     told = receiving.communicate(timeout=60)[1].decode().splitlines()
     assert (receiving.returncode, len(told)) == (2, 1)
     assert told[0].startswith(f"linnet: nothing of a Linnet stream came to 127.0.0.1:{port} (0 other packets)")

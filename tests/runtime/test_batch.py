@@ -106,6 +106,15 @@ def test_rates_are_each_streams_own(codec, short):
     assert all_layers == codec.encoder().push(short)
 
 
+def test_packets_are_any_bytes(codec, short):
+    packet = codec.encode(short, 16000)[9]
+    heard = codec.decoder().push(packet)
+    assert len(heard) == codec.card.hop
+    for kind in (bytearray, memoryview):
+        np.testing.assert_array_equal(codec.decoder().push(kind(packet)), heard)
+        np.testing.assert_array_equal(codec.decoder().push([kind(packet)]), heard)
+
+
 def test_what_fits_no_batch_is_refused(codec, short):
     encoders, decoders = codec.encoders(2), codec.decoders(2)
     assert (len(encoders), len(decoders)) == (2, 2)
@@ -120,6 +129,7 @@ def test_what_fits_no_batch_is_refused(codec, short):
         encoders.push([short[:500], [np.nan]])
     assert encoders.push([short, short]) == [codec.encoder().push(short)] * 2
     packets, copies = codec.encode(short, 16000, redundancy=TWO), codec.decoders(2, redundancy=TWO)
-    with pytest.raises(PacketError):
-        copies.push([packets[:9], b"o"])
+    for wrong, error in ((b"o", PacketError), (5, TypeError)):
+        with pytest.raises(error):
+            copies.push([packets[:9], wrong])
     np.testing.assert_array_equal(copies.push([packets, []])[0], codec.decoder(redundancy=TWO).push(packets))

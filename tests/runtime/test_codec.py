@@ -92,8 +92,9 @@ def test_channels_are_averaged_and_integers_scaled(codec, short):
 
 @pytest.mark.parametrize(
     ("samples", "message"),
-    [([], "no samples"), ([0.0, np.nan], "finite"), ([np.inf], "finite"), (np.zeros((2, 3, 4)), "shape"), (["a"], "numbers")],
-)
+    [([], "no samples"), ([0.0, np.nan], "finite"), ([np.inf], "finite"), (np.zeros((2, 3, 4)), "shape"), (["a"], "numbers"),
+     (np.zeros((2, 16000)), "transpose")],
+)  # fmt: skip
 def test_what_is_no_sound_is_refused(codec, samples, message):
     with pytest.raises(AudioError, match=message):
         codec.encode(np.asarray(samples), 16000)
@@ -102,7 +103,12 @@ def test_what_is_no_sound_is_refused(codec, samples, message):
 def test_odd_sounds_and_rates(codec):
     for samples in (np.zeros(16000), np.zeros(1), np.full(5000, 1e6), np.random.default_rng(0).standard_normal(7001)):
         assert np.isfinite(codec.decode(codec.encode(samples, 16000))).all()
-    with pytest.raises(LinnetError, match="sample rate"):
-        codec.encode(np.zeros(100), 3)
+    for rate in (0, 3, 16000.5, np.inf):
+        for refused in (lambda rate=rate: codec.encode(np.zeros(100), rate), lambda rate=rate: codec.decode([None], rate)):
+            with pytest.raises(AudioError, match="sample rate"):
+                refused()
+        for stream in (codec.encoder, codec.decoder):
+            with pytest.raises(AudioError, match="sample rate"):
+                stream(rate)
     with pytest.raises(LinnetError, match="ask for at least 1"):
         codec.encode(np.zeros(100), 16000, kbps=0.5)

@@ -196,7 +196,7 @@ class Geometry:
 def damage(index: int, frames: int) -> CorruptFileError:
     """The error for a damaged block."""
     first = index * BLOCK_FRAMES
-    return CorruptFileError(f"frames {first} to {first + frames - 1} are damaged: fetch the file again, or conceal them")
+    return CorruptFileError(f"frames {first} to {first + frames - 1} are damaged: fetch the file again, or decode --conceal")
 
 
 def block_crc(payload: bytes, index: int) -> bytes:

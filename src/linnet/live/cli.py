@@ -185,7 +185,8 @@ def _heard(receiver: RtpReceiver) -> str:
 
 @contextmanager
 def _until_interrupted() -> Iterator[Callable[[], bool]]:
-    """Gives a function that is true once Ctrl-C or SIGTERM came, so that a file can be finished; a second one interrupts."""
+    """Gives a function that is true once Ctrl-C, SIGTERM or SIGHUP came, so that a file can be finished; a second one
+    interrupts."""
     asked = False
 
     def ask(*_: object) -> None:
@@ -194,7 +195,9 @@ def _until_interrupted() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked = True
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # What is ignored stays so, as nohup asks.
+    before = {number: signal.signal(number, ask) for number in numbers if signal.getsignal(number) is not signal.SIG_IGN}
     try:
         yield lambda: asked
     finally:
@@ -209,7 +212,7 @@ def _meter(text: Callable[[], str]) -> Iterator[Callable[[], None]]:
 
     def show() -> None:
         nonlocal shown
-        if sys.stderr.isatty() and time.monotonic() - shown >= _METER_S:
+        if sys.stderr is not None and sys.stderr.isatty() and time.monotonic() - shown >= _METER_S:
             shown = time.monotonic()
             # The rest of the line before is cleared.
             click.echo(f"\r{text()}\x1b[K", nl=False, err=True)

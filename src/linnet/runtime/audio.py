@@ -11,6 +11,7 @@ from linnet.bits import LinnetError, StateError
 Samples = npt.NDArray[np.float32]
 
 LOWEST_RATE, HIGHEST_RATE = 1000, 768000
+_MOST_CHANNELS = 64  # more than there are samples of each, and samples and channels were mistaken for each other
 
 
 class AudioError(LinnetError):
@@ -25,6 +26,8 @@ def to_mono(samples: npt.ArrayLike) -> Samples:
     array = np.asarray(samples)
     if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[1] == 0):
         raise AudioError(f"audio has the shape {array.shape}; it must be [samples] or [samples, channels]")
+    if array.ndim == 2 and array.shape[1] > max(_MOST_CHANNELS, array.shape[0]):
+        raise AudioError(f"audio has the shape {array.shape}; it must be [samples, channels]: transpose it")
     if array.dtype.kind in "iu":
         info = np.iinfo(array.dtype)
         middle = 0 if array.dtype.kind == "i" else (int(info.max) + 1) // 2
@@ -39,8 +42,8 @@ def to_mono(samples: npt.ArrayLike) -> Samples:
 
 def check_rate(sample_rate: int) -> int:
     """A sample rate that can be resampled, or AudioError."""
-    if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
-        raise AudioError(f"a sample rate of {sample_rate} Hz is outside {LOWEST_RATE} to {HIGHEST_RATE}")
+    if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE or sample_rate != int(sample_rate):
+        raise AudioError(f"a sample rate of {sample_rate} Hz: give a whole number from {LOWEST_RATE} to {HIGHEST_RATE}")
     return int(sample_rate)
 
 

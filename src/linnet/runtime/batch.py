@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy.typing as npt
 
-from linnet.bits import PacketError, Redundancy
+from linnet.bits import Redundancy
 from linnet.runtime.audio import Samples, to_mono
 from linnet.runtime.streams import PacketDecoder, PacketEncoder
 
@@ -72,7 +72,7 @@ class PacketDecoders:
         held = [stream.buffer.held for stream in self._streams]
         try:
             codes = [stream.codes(own) for stream, own in zip(self._streams, packets, strict=True)]
-        except PacketError:
+        except BaseException:
             for stream, before in zip(self._streams, held, strict=True):
                 stream.buffer.held = before
             raise

@@ -77,7 +77,7 @@ class Codec:
         self, sample_rate: int | None = None, kbps: float | None = None, redundancy: Redundancy = PLAIN
     ) -> PacketEncoder:
         """A stream of samples at `sample_rate` (the model's by default) into packets of at most `kbps` with their copies."""
-        return PacketEncoder(self, sample_rate or self.card.sample_rate, kbps, redundancy)
+        return PacketEncoder(self, self.card.sample_rate if sample_rate is None else sample_rate, kbps, redundancy)
 
     def decoder(self, sample_rate: int | None = None, redundancy: Redundancy = PLAIN) -> PacketDecoder:
         """A stream of packets into samples at `sample_rate` (the model's by default), late by the model's delay and by
@@ -88,7 +88,8 @@ class Codec:
         self, count: int, sample_rate: int | None = None, kbps: float | None = None, redundancy: Redundancy = PLAIN
     ) -> PacketEncoders:
         """So many encoders as `encoder` gives them, which share the graph's calls."""
-        return PacketEncoders(self, count, sample_rate or self.card.sample_rate, kbps, redundancy)
+        rate = self.card.sample_rate if sample_rate is None else sample_rate
+        return PacketEncoders(self, count, rate, kbps, redundancy)
 
     def decoders(self, count: int, sample_rate: int | None = None, redundancy: Redundancy = PLAIN) -> PacketDecoders:
         """So many decoders as `decoder` gives them, which share the graph's calls."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from linnet.bits import MISSING, Codes, Layout, Redundancy, StateError, pack_redundant
 from linnet.bundle import BundleError
-from linnet.runtime.audio import Resampler, Samples, check_rate, to_mono
+from linnet.runtime.audio import Resampler, Samples, to_mono
 from linnet.runtime.gaps import GapFade
 from linnet.runtime.graph import BLOCK_FRAMES, GraphStream, joined
 from linnet.runtime.recovery import RecoveryBuffer
@@ -92,7 +92,7 @@ class CodeDecoder:
     ):  # fmt: skip
         self.codec = codec
         self.graph = graph or codec.decoder_graph.stream()
-        self.resampler = Resampler(codec.card.sample_rate, check_rate(sample_rate or codec.card.sample_rate))
+        self.resampler = Resampler(codec.card.sample_rate, codec.card.sample_rate if sample_rate is None else sample_rate)
         self.gaps = GapFade(codec.card.hop, codec.card.sample_rate)
         self.skip_delay = skip_delay
         self.reset()
@@ -255,6 +255,8 @@ class PacketDecoder:
 
     def codes(self, packets: bytes | Iterable[bytes | None] | None) -> Codes:
         """The codes `[frames, n_codes]` of the stream's next packets that need wait no longer."""
+        if isinstance(packets, bytearray | memoryview):
+            packets = bytes(packets)
         several = [packets] if packets is None or isinstance(packets, bytes) else list(packets)
         return self.buffer.push(several)
 
