@@ -102,7 +102,8 @@ def test_the_command(tmp_path: Path) -> None:
     told = CliRunner().invoke(budget_cli.command, args, catch_exceptions=False)
     assert "LRAC Track 1" in told.output
     assert (tmp_path / "page.html").read_text().count("<circle") == 8
-    (tmp_path / "results.json").write_text("[]")
-    wrong = CliRunner().invoke(budget_cli.command, args)
-    assert "is not what `linnet compare` writes" in str(wrong.exception)
+    for content in (b"[]", b"RIFF\xff" * 1000, b"{" * 1000):
+        (tmp_path / "results.json").write_bytes(content)
+        wrong = CliRunner().invoke(budget_cli.command, args)
+        assert str(wrong.exception).endswith("is not what `linnet compare` writes: name its results.json")
     assert CliRunner().invoke(budget_cli.command, ["clear", *args[3:]]).exit_code == 2

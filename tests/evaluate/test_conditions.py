@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
+import linnet
 from linnet.bits import LinnetError
 from linnet.evaluate import cli
 from linnet.evaluate.codecs import Contestant, through
@@ -249,6 +250,10 @@ def test_the_commands(corpus: Path, tmp_path: Path) -> None:
     as_input = call(cli.compare, str(out), *engine, "--against", "input", "--out", str(tmp_path / "three"))
     (row,) = (line.split() for line in as_input.splitlines() if line.startswith("shaped@5 "))
     assert float(row[5]) > 60
+    for damaged in ("*.flac", "manifest.csv"):
+        for path in (tmp_path / "cache" / "sets").rglob(damaged):
+            path.write_bytes(b"")
+        assert call(cli.compare, str(corpus), *engine, *chosen, "--out", str(tmp_path / "two")) == asked
 
 
 def test_a_corpus_is_not_spoilt(corpus: Path, tmp_path: Path) -> None:
@@ -262,3 +267,48 @@ def test_a_corpus_is_not_spoilt(corpus: Path, tmp_path: Path) -> None:
         assert (out / "manifest.csv").read_bytes() == before
     with pytest.raises(ConditionError, match="no condition is named"):
         parse_conditions([" , "])
+
+
+@pytest.mark.parametrize("path", ["../other/a.wav", "speech/../../a.wav", "/tmp/a.wav", ""])
+def test_a_manifest_names_nothing_outside_its_folder(tmp_path: Path, path: str) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "manifest.csv").write_text(f"path,kind,split\na.wav,speech,train\n{path},speech,test\n")
+    with pytest.raises(SetError, match=r"manifest\.csv, line 3"):
+        make_set(Source(tmp_path / "set", "test", 0), [parse_condition("clean")], tmp_path / "out" / "deep")
+    assert [found.name for found in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_bundle_that_lies_elsewhere_leads_nowhere(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, out = tmp_path / "a" / "b" / "c", tmp_path / "set" / "out"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    (tmp_path / "clear").symlink_to(Path(linnet.__file__).parent / "models" / "clear")
+    make_set(Source(corpus, "test", 0), [parse_condition("coded@../../../clear-6")], out, limit=1)
+    assert [clip.path.resolve().is_relative_to(out) for clip in find_clips(out)] == [True]
+
+
+def test_a_set_that_fails_leaves_things_as_they_were(tmp_path: Path, speech: np.ndarray) -> None:
+    folder, out = tmp_path / "set", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(folder / name, speech[:RATE], RATE)
+    source, wanted = Source(folder, "test", 0), [parse_condition("clean")]
+    broken = np.full(RATE, np.nan, np.float32)
+
+    def fails() -> None:
+        good = (folder / "b.wav").read_bytes()
+        soundfile.write(folder / "b.wav", broken, RATE, subtype="FLOAT")
+        with pytest.raises(SetError, match=r"b\.wav"):
+            make_set(source, wanted, out)
+        (folder / "b.wav").write_bytes(good)
+
+    fails()
+    assert [found.name for found in tmp_path.iterdir()] == ["set"]
+    make_set(source, wanted, out)
+    before = {path: path.read_bytes() for path in out.rglob("*.*")}
+    soundfile.write(folder / "a.wav", speech[RATE : 2 * RATE], RATE)
+    fails()
+    assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
+    make_set(source, wanted, out)
+    assert len([read_clip(clip) for clip in find_clips(out)]) == 2
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["out", "set"]

@@ -136,6 +136,15 @@ def test_silence_has_no_score(name: str, length: int) -> None:
     assert np.isnan(METRICS[name].function(silence, silence, RATE))
 
 
+@pytest.mark.parametrize("name", ["si_sdr", "band_error"])
+@pytest.mark.parametrize("length", [1, 512])
+@pytest.mark.filterwarnings("error")
+def test_what_does_not_move_has_no_score(name: str, length: int) -> None:
+    constant = np.full(length, 0.25)
+    for degraded in (constant, 0 * constant):
+        assert np.isnan(METRICS[name].function(constant, degraded, RATE))
+
+
 @pytest.mark.parametrize("function", [pesq_wb, estoi])
 def test_a_clip_too_short_has_no_score(speech: np.ndarray, function: Callable[..., float]) -> None:
     need(function.__name__)

@@ -2,8 +2,12 @@
 
 import csv
 import json
+import os
+import signal
+import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -106,6 +110,8 @@ def test_rows_and_means(folder: Path, gain: Gain, tmp_path: Path) -> None:
     untouched, quieter = (summary.means["band_error"] for summary in report.summaries)
     assert untouched.value == pytest.approx(0.0, abs=1e-4)
     assert (untouched.files, untouched.unscored) == (2, 1)
+    silent = next(line for _, line in report.oddities if line.startswith("gain 2: 1 of 3 files are odd"))
+    assert "silent.wav: the original is silent or under 0.5 s" in silent
     assert quieter.value == pytest.approx(20 * np.log10(2), abs=1e-3)
     assert report.summaries[1].kbps == 1.0
     assert report.rows[1].notes == ["level is -6.0 dB off"]
@@ -141,6 +147,25 @@ def test_processes_change_nothing(folder: Path, tmp_path: Path) -> None:
     assert len([row for row in together.rows if row.file == "torn.wav"]) == 1
 
 
+@pytest.mark.parametrize("send", [os.kill, os.killpg])  # to the command alone, as from a script, or to all, as from a terminal
+def test_an_interrupt_ends_all_processes(folder: Path, tmp_path: Path, send: Callable[[int, int], None]) -> None:
+    script, temporary = tmp_path / "slow.py", tmp_path / "tmp"
+    script.write_text("import os, pathlib, sys, time\npathlib.Path(sys.argv[3], str(os.getpid())).touch()\ntime.sleep(20)\n")
+    (tmp_path / "begun").mkdir()
+    temporary.mkdir()
+    args = [folder, "--codec", f"slow@6={sys.executable} {script} {{in}} {{out}} {tmp_path}/begun", "--jobs", "2"]
+    args += ["--metrics", "si_sdr", "--cache", tmp_path / "cache", "--out", tmp_path / "out"]
+    command = [sys.executable, "-m", "linnet", "compare", *args]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, start_new_session=True) as comparing:
+        while comparing.poll() is None and len(list((tmp_path / "begun").iterdir())) < 2:
+            time.sleep(0.05)
+        send(comparing.pid, signal.SIGINT)
+        assert comparing.communicate(timeout=15)[1].strip() == b""
+    assert comparing.returncode == 130
+    assert send is os.killpg or not list(temporary.iterdir())
+
+
 def test_nothing_is_done_twice(gain: Gain, tmp_path: Path) -> None:
     first = run(tmp_path, gain, [SPEECH])
     assert gain.count == 1
@@ -165,6 +190,11 @@ def test_what_is_half_written_is_made_again(gain: Gain, tmp_path: Path) -> None:
     next((tmp_path / "store").rglob("*.flac")).unlink()
     run(tmp_path, gain, [SPEECH])
     assert gain.count == 3
+    (audio,) = (tmp_path / "store").rglob("*.flac")
+    for times, left in ((4, audio.read_bytes()[: audio.stat().st_size // 2]), (5, b"")):
+        audio.write_bytes(left)
+        assert run(tmp_path, gain, [SPEECH]).errors == []
+        assert gain.count == times
     assert {path.suffix for path in (tmp_path / "store").rglob("*.*")} == {".flac", ".json"}
     assert not list((tmp_path / "store").rglob(".*"))
 
@@ -354,6 +384,8 @@ def test_shards_fill_one_cache(offered: Gain, folder: Path, tmp_path: Path) -> N
         (["--codec", "mp4"], "no codec is called 'mp4'"),
         (["--codec", "gain=cp {in} {out}"], "two codecs are called 'gain'"),
         (["--metrics", "mos"], "no metric is called 'mos'"),
+        (["--metrics", " ,"], "--metrics ' ,' names none"),
+        (["--shard", "5/5"], "--shard 5/5 has none"),
         (["--json", "/nowhere/at/all.json", "--metrics", "si_sdr", "--limit", "1"], "cannot be written"),
     ],
 )
@@ -386,6 +418,22 @@ def test_nothing_measured_is_an_error(offered: Gain, tmp_path: Path) -> None:  #
         assert "nothing could be measured" in str(error)
         assert "text.wav" in str(error)
     assert not any(out.exists() for out in outs)
+
+
+def test_a_run_that_measures_nothing_leaves_the_report_before(offered: Gain, folder: Path, tmp_path: Path) -> None:  # noqa: ARG001
+    args = [str(folder), "--kbps", "1", "--jobs", "1", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
+    args.append("--codec")
+    assert CliRunner().invoke(cli.compare, [*args, "gain", "--metrics", "si_sdr"]).exit_code == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    for more, said in (
+        (["missing"], "1 failed, the first is missing: missing not found: apt install it"),
+        (["gain", "--shard", "9/9"], "has none of so few clips"),
+        (["gain", "--metrics", ","], "names none"),
+    ):
+        error = CliRunner().invoke(cli.compare, [*args, *more]).exception
+        assert isinstance(error, LinnetError)
+        assert said in str(error)
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,8 @@ class Alignment:
     def notes(self) -> list[str]:
         """What is odd about this file although its scores stand."""
         told = []
+        if np.isnan(self.envelope):
+            told.append(f"the original is silent or under {_LEAST_S:g} s: metrics that want more have no score")
         if self.exact and self.waveform < 0:
             told.append("polarity is flipped")
         if abs(self.gain_db) > _LEVEL_SLACK_DB:

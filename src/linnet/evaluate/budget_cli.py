@@ -56,7 +56,7 @@ def _page(models: tuple[str, ...], budgets: list[Budget], results: Path | None) 
     try:
         return write_budget_page(costed, json.loads(results.read_text(encoding="utf-8")), command_line())
     except (ValueError, KeyError, TypeError) as error:
-        raise LinnetError(f"{results} is not what `linnet compare` writes: {error!r}") from error
+        raise LinnetError(f"{results} is not what `linnet compare` writes: name its results.json") from error
 
 
 def _budget(model: str) -> Budget:

@@ -51,7 +51,7 @@ _engine_options = options(
 
 
 _CODEC_HELP = (
-    f"A model, a bundle's path, or one of {', '.join(CODECS)}; NAME@KBPS,KBPS for rates of its own; all; "
+    f"A model, a bundle's path, or one of {', '.join(CODECS)}; NAME@KBPS,KBPS for rates of its own; all, but models; "
     "or 'NAME=COMMAND {in} {out} {kbps}'. Repeatable."
 )
 
@@ -163,11 +163,14 @@ def _run(
     columns = {column: said_of_each(folder, column) for column in by}
     clips, store = chosen_clips(folder, **chosen)
     clips = clips[part]
+    if not clips:
+        raise OptionError(f"--shard {shard} has none of so few clips: give a smaller N")
     if against == "input":
         clips = [replace(clip, reference=None, reference_sha256="") for clip in clips]
     report = measured(chosen_codecs, clips, names, store, jobs)
-    if report.rows and all(row.error for row in report.rows):
-        raise LinnetError(f"nothing could be measured; {len(report.rows)} failed, the first is {told(report.rows[0])}")
+    if all(row.error for row in report.rows):
+        failed = [told(row) for row in report.rows] or [f"{skipped.codec}: {skipped.reason}" for skipped in report.skipped]
+        raise LinnetError(f"nothing could be measured; {len(failed)} failed, the first is {failed[0]}")
     for column, said in columns.items():
         report = report.by(column, said, names)
     return Done(report, names, clips, store)
@@ -230,6 +233,8 @@ def _metrics(text: str | None) -> list[str]:
                     click.echo(f"without {other}: {metric.install}", err=True)
         else:
             names.append(name)
+    if not names:
+        raise OptionError(f"--metrics {text!r} names none: give some of {','.join(METRICS)}, default or all")
     return list(dict.fromkeys(names))
 
 

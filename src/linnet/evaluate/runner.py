@@ -7,11 +7,18 @@ processes. What fails becomes a row that says so, because a long run must not di
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import sys
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache, partial
-from typing import NamedTuple
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -122,18 +129,60 @@ def _mapped(score: Callable[[_Task], list[Row]], tasks: Sequence[_Task], jobs: i
     if jobs <= 1 or len(tasks) <= 1:
         yield from map(score, tasks)
         return
+    others = multiprocessing.active_children()
     # Spawned, because a forked ONNX Runtime session has lost its threads and hangs.
-    with ProcessPoolExecutor(min(jobs, len(tasks)), multiprocessing.get_context("spawn"), _ignore_interrupt) as pool:
+    with ProcessPoolExecutor(min(jobs, len(tasks)), multiprocessing.get_context("spawn"), _only_stopped) as pool:
         try:
-            yield from pool.map(score, tasks)
+            with _held_interrupt():
+                waiting = deque(pool.submit(_stoppable, score, task) for task in tasks)
+            while waiting:
+                yield waiting.popleft().result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            _stop([process for process in multiprocessing.active_children() if process not in others])
             raise
 
 
-def _ignore_interrupt() -> None:
-    """In a process of the pool: it finishes its task, and only the one that asked for it says that it was interrupted."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _held_interrupt() -> Iterator[None]:
+    """An interruption waits for the end of the block, and does not meet a process of the pool that has only begun."""
+    if not hasattr(signal, "pthread_sigmask"):  # not every system has it
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _only_stopped() -> None:
+    """In a process of the pool: the one that asked for it is interrupted alone, and stops the others."""
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, lambda *_: None)  # to ignore it, or to go on holding it, would be handed on to codecs' tools
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _leave(number: int, _: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # the pool sends another, which would end the tidying up
+    sys.exit()
+
+
+def _stoppable(score: Callable[[_Task], list[Row]], task: _Task) -> list[Row]:
+    try:
+        return score(task)
+    except SystemExit:  # the pool would take it for a result and go on
+        os._exit(1)
+
+
+def _stop(processes: Sequence[BaseProcess]) -> None:
+    """End processes in about a second, though some may be busy in foreign code that hears of it only later."""
+    for process in processes:
+        process.terminate()
+    end = time.monotonic() + 1
+    for process in processes:
+        process.join(max(0.0, end - time.monotonic()))
+        process.kill()
 
 
 def _score(task: _Task, versions: dict[str, str], store: Store) -> list[Row]:

@@ -77,8 +77,6 @@ def find_clips(folder: Path, split: str = "test", limit: int | None = None) -> l
 def find_files(folder: Path, split: str = "test", limit: int | None = None) -> list[Path]:
     """The speech files of a set, sorted. Arguments and what is raised as in `find_clips`."""
     found = [recording.path for recording in find_recordings(folder, "speech", split)]
-    if not found:
-        raise SetError(f"{folder} holds no audio files: name a folder with {', '.join(sorted(SUFFIXES))} files")
     return spread(found, limit)
 
 
@@ -86,14 +84,18 @@ def find_recordings(folder: Path, kind: str, split: str) -> list[Recording]:
     """All recordings of one kind (speech, noise, rir) and split of a corpus, sorted; a plain folder has only speech.
 
     Raises:
-        SetError: if there is no folder, its manifest is none, or it has no speech of this split.
+        SetError: if there is no folder, its manifest is none, or it has no speech of this split, or none at all.
     """
     if not folder.is_dir():
         raise SetError(f"{folder} is not a folder: name a folder of audio files or a corpus")
     manifest = folder / "manifest.csv"
     if not manifest.is_file():
+        if kind != "speech":
+            return []
         paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        return [Recording(path, str(path)) for path in paths] if kind == "speech" else []
+        if not paths:
+            raise SetError(f"{folder} holds no audio files: name a folder with {', '.join(sorted(SUFFIXES))} files")
+        return [Recording(path, str(path)) for path in paths]
     entries = [entry for entry in _entries(manifest, _COLUMNS) if entry["kind"] == kind]
     here = [entry for entry in entries if entry["split"] == split]
     if kind == "speech" and not here:
@@ -216,4 +218,8 @@ def _entries(manifest: Path, needed: set[str]) -> list[dict[str, str]]:
     missing = sorted(needed - set(columns))
     if missing:
         raise SetError(f"{manifest} has no column {missing[0]!r}: it needs {', '.join(sorted(needed))}")
+    for line, entry in enumerate(entries, start=2):
+        path = Path(entry["path"])
+        if path.is_absolute() or ".." in path.parts or not path.name:  # what is made of it has this path in other folders
+            raise SetError(f"{manifest}, line {line}: {entry['path']!r} is no file below that folder: put it there")
     return entries

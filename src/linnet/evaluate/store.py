@@ -65,9 +65,10 @@ class Store:
             plain = json.loads(self._path(key, ".json").read_text(encoding="utf-8"))
             record = Record(**plain)
             record.alignment = Alignment(**plain["alignment"])
-        except (OSError, ValueError, TypeError, KeyError):
+            self.audio(key)  # a disk that was full or a machine that died may have cut it short
+        except (OSError, ValueError, TypeError, KeyError, soundfile.LibsndfileError):
             return None
-        return record if self._path(key, ".flac").exists() else None
+        return record
 
     def audio(self, key: str) -> npt.NDArray[np.float64]:
         """The decoded [samples] at 16 kHz under a key that has a record."""

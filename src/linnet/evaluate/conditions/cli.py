@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+import soundfile
 
 from linnet.evaluate.conditions.grammar import ConditionError, described, parse_conditions
 from linnet.evaluate.conditions.making import MANIFEST, Source, differences, fingerprint, make_set
-from linnet.evaluate.sets import Clip, find_clips
+from linnet.evaluate.sets import Clip, SetError, find_clips, read_clip
 from linnet.evaluate.store import Store, default_folder
 
 
@@ -77,7 +78,18 @@ def chosen_clips(
     asked = parse_conditions(conditions)
     source = Source(folder, split, seed)
     made = store.folder / "sets" / fingerprint(source, asked, limit)
-    if not (made / MANIFEST).exists():
+    if not ((made / MANIFEST).exists() and _is_whole(made, split)):
+        (made / MANIFEST).unlink(missing_ok=True)  # an empty one would be taken for another corpus
         make_set(source, asked, made, limit)
     click.echo(f"{made}: the clips under {len(asked)} conditions, with their manifest", err=True)
     return find_clips(made, split), store
+
+
+def _is_whole(folder: Path, split: str) -> bool:
+    """Whether every clip of a set is what its manifest says."""
+    try:
+        for clip in find_clips(folder, split):
+            read_clip(clip)
+    except (OSError, SetError, soundfile.LibsndfileError):
+        return False
+    return True

@@ -11,10 +11,12 @@ import csv
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +37,7 @@ from linnet.evaluate.conditions.steps import (
 )
 from linnet.evaluate.metrics import RATE, Samples, to_rate
 from linnet.evaluate.sets import Recording, SetError, digest_16, find_recordings, read_audio, read_table, rounded_16, spread
+from linnet.writing import write_text
 
 MANIFEST = "manifest.csv"
 _FORMAT = 1  # raised whenever a step makes something else of a clip
@@ -91,7 +94,7 @@ def make_set(
         on_done: called after each clip, with all its conditions.
 
     Returns:
-        The manifest. It is written last: a set with one is complete.
+        The manifest. It is written last: a set with one is complete. What fails leaves the folder as it was.
 
     Raises:
         ConditionError: if the source has no noise or room for a condition, or a codec that one needs is not installed.
@@ -106,21 +109,28 @@ def make_set(
     for condition in conditions:
         _check(source, condition)
     _check_out(source, out)
-    (out / MANIFEST).unlink(missing_ok=True)
+    place = out.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, object]] = []
-    for clip in clips:
-        clean = rounded_16(_read(clip.path)) / 32768
-        for condition in conditions:
-            rows.append(_made(source, clip, f"{names[clip.path]}.flac", clean, condition, out))
-        if on_done is not None:
-            on_done()
-    order = {condition.name: place for place, condition in enumerate(conditions)}
+    # beside the folder: in it, what lacks a manifest would pass for plain recordings
+    with TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as made:
+        for clip in clips:
+            clean = rounded_16(_read(clip.path)) / 32768
+            for condition in conditions:
+                rows.append(_made(source, clip, f"{names[clip.path]}.flac", clean, condition, Path(made)))
+            if on_done is not None:
+                on_done()
+        for path in [path for path in Path(made).rglob("*") if path.is_file()]:
+            kept = out / path.relative_to(made)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, kept)
+    order = {condition.name: number for number, condition in enumerate(conditions)}
     rows.sort(key=lambda row: (order[str(row["condition"])], str(row["clip"])))
     text = io.StringIO()
     lines = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     lines.writeheader()
     lines.writerows(rows)
-    (out / MANIFEST).write_text(text.getvalue(), encoding="utf-8")
+    write_text(out / MANIFEST, text.getvalue())
     return out / MANIFEST
 
 
@@ -163,7 +173,7 @@ def _made(
         pair, told = _applied(pair, step, clip, source)
         added += [told] if told else []
     heard, wanted = digest_16(pair.heard), digest_16(pair.wanted)
-    path, reference = f"{condition.name}/{name}", ""
+    path, reference = f"{condition.name.replace('/', '%2F')}/{name}", ""  # a step may name a bundle's path
     _write(out / path, pair.heard)
     if wanted != heard:
         reference = f"references/{wanted[:24]}.flac"  # one file, however many conditions want the same

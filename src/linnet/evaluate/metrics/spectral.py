@@ -21,15 +21,15 @@ def si_sdr(reference: Samples, degraded: Samples, sample_rate: int) -> float:
     """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al., 2019, eq. 1), both signals without their mean.
 
     Returns:
-        The ratio, at most about 150 for float64; nan for silence.
+        The ratio, at most about 150 for float64; nan if either is silent then.
 
     Raises:
         ValueError: if the signals are not two one-dimensional ones of one length.
     """
-    reference, degraded = at_16k(reference, degraded, sample_rate)
+    both = at_16k(reference, degraded, sample_rate)
+    reference, degraded = (samples - samples.mean() if len(samples) else samples for samples in both)
     if silent(reference) or silent(degraded):
         return float("nan")
-    reference, degraded = reference - reference.mean(), degraded - degraded.mean()
     target = reference * (degraded @ reference) / (reference @ reference)
     tiny = 1e-15 * float(degraded @ degraded)
     return float(10 * np.log10((target @ target + tiny) / (np.square(degraded - target).sum() + tiny)))
@@ -61,7 +61,7 @@ def band_levels(reference: Samples, degraded: Samples, sample_rate: int) -> npt.
     figures stay within about +-80 dB.
 
     Returns:
-        Differences [6], lowest octave first; nan if the reference is silent.
+        Differences [6], lowest octave first; nan if the reference is silent there.
 
     Raises:
         ValueError: if the signals are not two one-dimensional ones of one length.
@@ -70,7 +70,7 @@ def band_levels(reference: Samples, degraded: Samples, sample_rate: int) -> npt.
     if silent(reference):
         return np.full(len(BAND_EDGES_HZ) - 1, np.nan)
     wanted, heard = _band_energies(reference), _band_energies(degraded)
-    floor = wanted.sum() * 10 ** (_FLOOR_DB / 10)
+    floor = wanted.sum() * 10 ** (_FLOOR_DB / 10) or np.nan
     return 10 * np.log10(np.maximum(heard, floor) / np.maximum(wanted, floor))
 
 
