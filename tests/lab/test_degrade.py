@@ -6,6 +6,7 @@ import pytest
 from linnet.lab.data.corpus import Clip, Packed
 from linnet.lab.data.crops import CropConfig, CropSampler
 from linnet.lab.data.degrade import DegradeConfig, Degrader
+from linnet.lab.data.noises import blows, machine, synthetic, turbulence
 
 RATE = 16000
 
@@ -50,10 +51,21 @@ def test_noise_and_babble_have_the_level_asked_for_and_stay_out_of_the_target():
     for settings in (
         {"noise_probability": 1.0, "snr_db": (10.0, 10.0)},
         {"babble_probability": 1.0, "babble_snr_db": (10.0, 10.0)},
+        {"noise_probability": 1.0, "snr_db": (10.0, 10.0), "synthetic_share": 1.0},
     ):
         heard, target = degraded(**settings)
         np.testing.assert_array_equal(target, CLEAN)
         assert 20 * np.log10(level(CLEAN) / level(heard - CLEAN)) == pytest.approx(10, abs=0.1)
+
+
+@pytest.mark.parametrize("family", [turbulence, machine, blows, synthetic])
+def test_noise_that_is_made_up_sounds_and_is_drawn_from_its_generator(family):
+    for seed in range(30):
+        noise = family(8000, RATE, np.random.default_rng(seed))
+        assert noise.shape == (8000,)
+        assert np.isfinite(noise).all()
+        assert level(noise) > 1e-5
+    np.testing.assert_array_equal(noise, family(8000, RATE, np.random.default_rng(29)))
 
 
 def test_a_room_keeps_its_early_echo_in_the_target_and_adds_no_delay():

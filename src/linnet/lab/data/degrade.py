@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from linnet.lab.data.corpus import Packed
+from linnet.lab.data.noises import synthetic
 
 Samples = npt.NDArray[np.float32]
 
@@ -22,11 +23,11 @@ class DegradeConfig:
     """How often each degradation strikes, and in which range. All zero, as by default, leaves speech clean.
 
     Noise: `noises` sources at most at once, together at `snr_db` below the speech: recordings played at a random speed, for
-    shares of them a crowd of 3 to 8 voices or Gaussian noise, each coloured at random. Room: a measured response, made to
-    decay faster by up to `room_damping_db_s`, of whose reflections `early_ms` stay in the target. With `noise_or_room` these
-    two are one choice, and no clip has both. Babble: a second voice at `babble_snr_db`. Band: low-pass between the limits, in
-    Hz. Colour: a smooth random response within `colour_db`. Gain: a sudden step within `gain_db`. Clip: the loudest share
-    within `clip_share` is cut off. Line: 8-bit mu-law companding.
+    shares of them a crowd of 3 to 8 voices, Gaussian noise, or one that `linnet.lab.data.noises` makes up, each coloured at
+    random. Room: a measured response, made to decay faster by up to `room_damping_db_s`, of whose reflections `early_ms` stay
+    in the target. With `noise_or_room` these two are one choice, and no clip has both. Babble: a second voice at
+    `babble_snr_db`. Band: low-pass between the limits, in Hz. Colour: a smooth random response within `colour_db`. Gain: a
+    sudden step within `gain_db`. Clip: the loudest share within `clip_share` is cut off. Line: 8-bit mu-law companding.
     """
 
     noise_probability: float = 0.0
@@ -36,6 +37,7 @@ class DegradeConfig:
     noise_colour_db: float = 10.0
     crowd_share: float = 0.0
     gaussian_share: float = 0.0
+    synthetic_share: float = 0.0
     room_probability: float = 0.0
     room_damping_db_s: float = 0.0
     early_ms: float = 50.0
@@ -131,7 +133,7 @@ class Degrader:
         return (total * level * 10 ** (-rng.uniform(*self.config.snr_db) / 20) / _level(total)).astype(np.float32)
 
     def _source(self, length: int, rng: np.random.Generator) -> Samples:
-        """Recordings of noise are few: speed and colour make more of them, crowds and Gaussian noise others."""
+        """Recordings of noise are few: speed and colour make more of them, crowds, Gaussian and synthetic noise others."""
         assert self.noise is not None
         which = rng.random()
         if which < self.config.crowd_share:
@@ -139,6 +141,8 @@ class Degrader:
             return np.sum(voices, axis=0, dtype=np.float32)
         if which < self.config.crowd_share + self.config.gaussian_share:
             return rng.standard_normal(length, np.float32)
+        if which < self.config.crowd_share + self.config.gaussian_share + self.config.synthetic_share:
+            return synthetic(length, self.sample_rate, rng)
         speed = rng.uniform(*self.config.noise_speed)
         piece = self._excerpt(self.noise, int(length * speed) + 2, rng, 1.0, (0.0, 0.0))
         # Linear interpolation: what it adds to noise is noise.
