@@ -3,6 +3,7 @@ import os
 # Before anything loads OpenMP: several test processes with a thread a core each wait for each other without end.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,11 @@ import soundfile
 import linnet
 
 DATA = Path(__file__).parent / "data"
+
+# A shell's background job, or one under nohup, ignores these, and so would the commands that tests interrupt.
+for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:
+        signal.signal(getattr(signal, name), handler)
 
 
 @pytest.fixture(scope="session")

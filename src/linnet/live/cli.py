@@ -195,9 +195,11 @@ def _until_interrupted() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked = True
 
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    # What is ignored stays so, as nohup asks.
-    before = {number: signal.signal(number, ask) for number in numbers if signal.getsignal(number) is not signal.SIG_IGN}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)  # not every system has it
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # as nohup asks
+        numbers.append(hangup)
+    before = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield lambda: asked
     finally:
