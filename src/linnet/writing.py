@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: what every command and every store here writes goes through this."""
+"""Files: written whole or not at all, as all is that a command or a store here writes, and told apart without being read."""
 
 from __future__ import annotations
 
@@ -62,3 +62,9 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file in UTF-8; FileError as `replacing`."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def file_identity(path: str | Path) -> str:
+    """A file's size and time of change, which tell two builds or versions apart without reading them."""
+    status = Path(path).stat()
+    return f"{status.st_size}/{status.st_mtime_ns}"

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from linnet.evaluate.codecs.base import Codec, Coded, file_identity, to_int16
+from linnet.evaluate.codecs.base import Codec, Coded, to_int16
 from linnet.evaluate.metrics import Samples
+from linnet.writing import file_identity
 
 _NB_BITS = (95, 103, 118, 134, 148, 159, 204, 244)  # speech bits of a frame of each mode (TS 26.101, table 2)
 _WB_BITS = (132, 177, 253, 285, 317, 365, 397, 461, 477)  # (TS 26.201, table 2)

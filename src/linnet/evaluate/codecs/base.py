@@ -11,7 +11,6 @@ import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from linnet.bits.errors import LinnetError
 from linnet.evaluate.metrics import RATE, Samples, to_rate
+from linnet.writing import file_identity
 
 if TYPE_CHECKING:
     from linnet.evaluate.network import Network
@@ -186,12 +186,6 @@ def tool_identity(*tools: str) -> str:
             raise CodecError(f"{tool} not found")
         told.append(f"{tool} {file_identity(path)} {_version(path)}")
     return "; ".join(told)
-
-
-def file_identity(path: str | Path) -> str:
-    """A file's size and time of change, which tell two builds apart without reading them."""
-    status = Path(path).stat()
-    return f"{status.st_size}/{status.st_mtime_ns}"
 
 
 def call(*command: str, shell: bool = False) -> None:

@@ -11,8 +11,9 @@ from tempfile import TemporaryDirectory
 
 import soundfile
 
-from linnet.evaluate.codecs.base import Codec, CodecError, Coded, call, file_identity, to_int16
+from linnet.evaluate.codecs.base import Codec, CodecError, Coded, call, to_int16
 from linnet.evaluate.metrics import Samples, to_rate
+from linnet.writing import file_identity
 
 _PLACES = ("in", "out", "kbps", "bits")
 

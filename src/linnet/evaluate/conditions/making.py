@@ -23,7 +23,6 @@ import numpy.typing as npt
 import soundfile
 
 from linnet.evaluate.codecs import CodecError, Contestant, parse_codecs, through
-from linnet.evaluate.codecs.base import file_identity
 from linnet.evaluate.conditions.grammar import Condition, ConditionError, Step
 from linnet.evaluate.conditions.steps import (
     Pair,
@@ -37,7 +36,7 @@ from linnet.evaluate.conditions.steps import (
 )
 from linnet.evaluate.metrics import RATE, Samples, to_rate
 from linnet.evaluate.sets import Recording, SetError, digest_16, find_recordings, read_audio, read_table, rounded_16, spread
-from linnet.writing import write_text
+from linnet.writing import file_identity, write_text
 
 MANIFEST = "manifest.csv"
 _FORMAT = 1  # raised whenever a step makes something else of a clip

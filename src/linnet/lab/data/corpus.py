@@ -20,8 +20,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from linnet.evaluate.codecs.base import file_identity
 from linnet.lab.dsp.pitch import PitchLabels, label_pitch
+from linnet.writing import file_identity
 
 # Part of the cache key: raise it when what is packed changes.
 _PACK_VERSION = 2
