@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -172,6 +173,18 @@ def test_a_recording_that_was_replaced_is_packed_anew(tmp_path):
         soundfile.write(tmp_path / "a.wav", np.full(length, value), 16000)
         packed = pack(tmp_path, "noise", "train", tmp_path / "cache", sample_rate=16000, labels=LABELS, jobs=1)
         np.testing.assert_allclose(packed.samples(0), np.full(length, value), atol=1e-4)
+
+
+def test_what_a_training_has_mapped_stays_when_another_packs_the_same(tmp_path):
+    (tmp_path / "manifest.csv").write_text("path,kind,split\na.wav,noise,train\n")
+    soundfile.write(tmp_path / "a.wav", np.full(16000, 0.5), 16000)
+    inodes = []
+    for _ in range(2):
+        packed = pack(tmp_path, "noise", "train", tmp_path / "cache", sample_rate=16000, labels=LABELS, jobs=1)
+        file = Path(packed.audio.filename)
+        inodes.append(file.stat().st_ino)
+        (file.parent / "done").unlink()  # as if the next had begun before this one was done
+    assert inodes[0] != inodes[1]
 
 
 def test_pitch_follows_a_change_of_speed(packed):

@@ -21,7 +21,7 @@ import soundfile
 import soxr
 
 from linnet.lab.dsp.pitch import PitchLabels, label_pitch
-from linnet.writing import file_identity
+from linnet.writing import file_identity, replacing
 
 # Part of the cache key: raise it when what is packed changes.
 _PACK_VERSION = 2
@@ -122,8 +122,8 @@ def pack(
         with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
             packed = list(progress(pool.map(_pack_one, tasks, chunksize=8), len(tasks)))
         for name, parts in (("audio", [audio for audio, _ in packed]), ("pitch", [pitch for _, pitch in packed])):
-            np.save(folder / f"{name}.npy", np.concatenate(parts))
-            np.save(folder / f"{name}_offsets.npy", np.cumsum([0, *map(len, parts)]))
+            _save(folder / f"{name}.npy", np.concatenate(parts))
+            _save(folder / f"{name}_offsets.npy", np.cumsum([0, *map(len, parts)]))
         (folder / "done").touch()
     return Packed(
         clips,
@@ -133,6 +133,12 @@ def pack(
         np.load(folder / "pitch_offsets.npy"),
         sample_rate,
     )
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    # Another training may have packed the same meanwhile and have mapped what it wrote, which must not change under it.
+    with replacing(path) as partial:
+        np.save(partial, array)
 
 
 def _pack_one(task: tuple[Path, int, PitchLabels | None]) -> tuple[np.ndarray, np.ndarray]:
