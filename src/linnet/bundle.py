@@ -23,7 +23,7 @@ from linnet.bits import EntropyCoder, Layout, LayoutError, LinnetError, Tables
 from linnet.writing import replacing
 
 _SHIPPED = Path(__file__).parent / "models"
-_FORMAT = 2  # of the card; in format 1 the graphs had no axis of streams
+FORMAT = 2  # of the card; in format 1 the graphs had no axis of streams
 _GRAPHS = ("encoder", "decoder")
 _TABLES = "entropy.bin"
 _LARGEST_FILE = 128 << 20
@@ -232,9 +232,9 @@ def _opener(model: str | Path) -> Callable[[str], bytes]:
 def _parse_card(data: bytes, where: str) -> Card:
     try:
         table = tomllib.loads(data.decode("utf-8"))
-        if table.get("format") != _FORMAT:
+        if table.get("format") != FORMAT:
             raise BundleError(
-                f"{where}: its card has format {table.get('format')!r:.20}; this version of linnet reads format {_FORMAT}: "
+                f"{where}: its card has format {table.get('format')!r:.20}; this version of linnet reads format {FORMAT}: "
                 "export the model again"
             )
         card = Card(

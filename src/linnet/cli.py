@@ -284,9 +284,10 @@ def _print_card(card: object) -> None:
 
 def _begun(file: BinaryIO) -> tuple[Header, BinaryIO]:
     """The header of a .lnt file, and the file from its beginning."""
+    from linnet.bits.format import HEADER_BYTES
     from linnet.files import Rejoined
 
-    head = file.read(14)
+    head = file.read(HEADER_BYTES)
     header = read_header(io.BytesIO(head))
     if file.seekable():
         file.seek(-len(head), os.SEEK_CUR)

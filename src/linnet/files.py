@@ -16,7 +16,7 @@ from typing import BinaryIO, TextIO
 import numpy as np
 import soundfile
 
-from linnet.bits import MISSING, Geometry, Header, Reader, Writer, keep_layers
+from linnet.bits import BLOCK_FRAMES, MISSING, Geometry, Header, Reader, Writer, keep_layers
 from linnet.bits.container import OnDamage
 from linnet.runtime.audio import AudioError, Samples, to_mono
 from linnet.runtime.channel import LossyChannel
@@ -209,7 +209,7 @@ def decode_file(
 
     def outputs() -> Iterator[Samples]:
         nonlocal concealed
-        expected = None if reader.frames is None else -(-reader.frames // 256)
+        expected = None if reader.frames is None else -(-reader.frames // BLOCK_FRAMES)
         for codes in progress(reader, expected):
             kept = keep_layers(codes, codec.layout, n_layers)
             concealed += int((kept == MISSING).all(axis=1).sum())

@@ -68,3 +68,8 @@ def file_identity(path: str | Path) -> str:
     """A file's size and time of change, which tell two builds or versions apart without reading them."""
     status = Path(path).stat()
     return f"{status.st_size}/{status.st_mtime_ns}"
+
+
+def cache_folder() -> Path:
+    """Where is kept what could be made again: the user's cache folder, by the XDG base directory specification."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "linnet"

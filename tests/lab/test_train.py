@@ -279,7 +279,7 @@ def test_a_checkpoint_of_another_version_is_refused(packed, tmp_path):
     with pytest.raises(ValueError, match=r"last\.safetensors.*'other'"):
         load_checkpoint(path)
     save_file({**tensors, first: torch.zeros(7, 7)}, path, metadata)
-    with pytest.raises(ValueError, match="not this version's: size mismatch"):
+    with pytest.raises(ValueError, match="another version or size: size mismatch"):
         Trainer(recipe(), Data(packed, None), tmp_path, resume=path)
 
 
@@ -342,9 +342,38 @@ def test_a_corpus_with_a_recording_that_is_none_is_refused(tmp_path):
         read_manifest(tmp_path)
 
 
-def test_shipped_recipes_load():
-    from pathlib import Path
+def test_a_part_or_a_loss_that_the_system_has_not_is_refused(packed, tmp_path):
+    stage = recipe().stages[2]
+    for lacking, match in (
+        (dataclasses.replace(stage, trains=("guide",)), "no guide"),
+        (dataclasses.replace(stage, bottleneck="none", losses={"mel": 1.0}), "no loss mel"),
+        (dataclasses.replace(stage, losses={"mel": 1.0, "kl": 1.0}), "no loss kl"),
+    ):
+        plan = Recipe("lacking", (lacking,), SMALL)
+        with pytest.raises(ValueError, match=match):
+            list(Trainer(plan, Data(packed, None), tmp_path).run(1.0))
+    with pytest.raises(ValueError, match="inherits wings"):
+        Recipe("r", (stage,), SMALL, teacher="t.safetensors", inherits=("wings",))
+    list(Trainer(recipe(batch=1), Data(packed, None), tmp_path).run(0.0))
+    larger = dataclasses.replace(SMALL, decoder_channels=24)
+    plan = Recipe("larger", (stage,), larger, teacher=str(tmp_path / "last.safetensors"), inherits=("decoder",))
+    with pytest.raises(ValueError, match="another version or size: size mismatch"):
+        Trainer(plan, Data(packed, None), tmp_path)
 
+
+def test_codebooks_gather_nothing_in_passes_that_no_update_follows(packed, tmp_path):
+    warming = dataclasses.replace(recipe().stages[3], trains=("quantizer", "decoder"), discriminator_warmup_steps=2)
+    losses = {**warming.losses, "latent": 1.0}
+    plan = Recipe("warming", (dataclasses.replace(warming, losses=losses),), SMALL, recipe().discriminators)
+    trainer = Trainer(plan, Data(packed, None), tmp_path)
+    steps = iter(trainer.run(1.0))
+    for _ in range(2):
+        assert "mel" not in next(steps)
+        assert not any(book.batch_usage.any() for book in trainer.codec.codebooks())
+    assert "mel" in next(steps)
+
+
+def test_shipped_recipes_load():
     recipes = sorted((Path(__file__).parents[2] / "recipes").rglob("*.toml"))
     assert recipes
     for path in recipes:

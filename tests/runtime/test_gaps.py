@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from linnet.bits import CodesError
 from linnet.runtime.gaps import HOLD_MS, GapFade
 
 HOP, RATE = 192, 16000
@@ -53,6 +54,16 @@ def test_a_loss_free_stream_is_the_graph_to_the_bit(codec, short):
     np.testing.assert_array_equal(
         codec.decode_codes(codes), codec.decoder_graph.stream()(codes).reshape(-1)[codec.card.delay :]
     )
+
+
+@pytest.mark.parametrize("wrong", [99999, -7])
+def test_a_code_that_the_model_has_not_is_told(codec, short, wrong):
+    codes = codec.encode_codes(short, 16000)
+    codes[-1, 2] = wrong
+    with pytest.raises(CodesError, match=f"code {wrong} in frame {len(codes) - 1}, column 2"):
+        codec.decode_codes(codes)
+    with pytest.raises(CodesError, match="this model's are"):
+        codec.decode_codes(codes[:, 1:])
 
 
 def test_a_long_gap_becomes_the_noise_of_the_pauses():

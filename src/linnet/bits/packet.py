@@ -251,15 +251,15 @@ def keep_layers(codes: Codes, layout: Layout, n_layers: int) -> Codes:
     return kept
 
 
-def check_codes(codes: npt.ArrayLike, layout: Layout, n_layers: int) -> npt.NDArray[np.integer]:
-    """The first `n_layers` layers of codes [frames, n_codes], after a look at every one of them.
+def check_codes(codes: npt.ArrayLike, layout: Layout, n_layers: int, *, missing: bool = False) -> npt.NDArray[np.integer]:
+    """The first `n_layers` layers of codes [frames, n_codes], after a look at every one; with `missing`, some may be -1.
 
     Raises:
         CodesError: if the codes do not fit the layout.
         LayoutError: if the layout has no such number of layers.
     """
     kept = _checked_shape(codes, layout)[:, : layout.columns(n_layers)]
-    wrong = (kept < 0) | (kept >= np.array(layout.sizes[: kept.shape[1]], np.int64))
+    wrong = (kept < (MISSING if missing else 0)) | (kept >= np.array(layout.sizes[: kept.shape[1]], np.int64))
     if wrong.any():
         frame, column = np.argwhere(wrong)[0]
         raise _wrong_code(kept[frame, column], frame, column, layout)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ import soundfile
 
 from linnet.evaluate.alignment import Alignment
 from linnet.evaluate.metrics import RATE, Samples
-from linnet.writing import replacing
+from linnet.writing import cache_folder, replacing
 
 _FORMAT = 3  # raised whenever what is kept, or how it is made, changes
 
@@ -96,4 +95,4 @@ class Store:
 
 def default_folder() -> Path:
     """Where results are kept if nobody says otherwise: the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "linnet" / "evaluate"
+    return cache_folder() / "evaluate"

@@ -9,6 +9,8 @@ import math
 import os
 import sys
 import time
+from collections import Counter
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.tensorboard import SummaryWriter
 
-from linnet.bundle import write_bundle
+from linnet.bundle import FORMAT, write_bundle
 from linnet.lab.data.corpus import Packed, pack, read_manifest
 from linnet.lab.export import export_graphs
 from linnet.lab.systems import make_system
@@ -28,9 +30,9 @@ from linnet.lab.train.loop import Data, Trainer, append_metrics
 from linnet.lab.train.recipe import Recipe, load_recipe
 from linnet.lab.train.validate import choose_clips, draw_spectrograms, listen, score
 from linnet.options import progress, refuse_same
+from linnet.writing import cache_folder
 
 _LOG_EVERY = 25
-_CACHE = Path("~/.cache/linnet").expanduser()
 
 
 @click.command()
@@ -45,7 +47,7 @@ _CACHE = Path("~/.cache/linnet").expanduser()
     "--from", "source", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Start from this checkpoint."
 )
 @click.option(
-    "--cache", type=click.Path(file_okay=False, path_type=Path), default=_CACHE, help="Where packed corpora are kept."
+    "--cache", type=click.Path(file_okay=False, path_type=Path), default=cache_folder(), help="Where packed corpora are kept."
 )
 @click.option("--jobs", type=click.IntRange(min=1), default=2, help="Processes that pack the corpus.")
 @click.option(
@@ -69,7 +71,8 @@ def train(
     if "RANK" in os.environ:
         # One thread a process: OpenMP waits for its slowest thread, processes only for each other.
         torch.set_num_threads(1)
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        # The first packs the corpus, which may take hours, while the others wait.
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(days=2))
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     read_manifest(corpus)  # what is wrong with it is told before anything is made
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,16 +80,21 @@ def train(
     trainer = Trainer(plan, data, folder, resume=last if resume else source, device=device, workers=workers)
     writer = SummaryWriter(str(folder)) if trainer.rank == 0 else None
     display = _Display(plan) if trainer.rank == 0 else None
-    totals: dict[str, float] = {}
+    sums, counts = Counter[str](), Counter[str]()
     stage, validated = trainer.progress.stage, time.monotonic()
     for count, metrics in enumerate(trainer.run(hours), start=1):
-        totals = {name: totals.get(name, 0.0) + value for name, value in metrics.items()}
+        if trainer.progress.stage != stage:  # whose losses may be others, or mean something else
+            sums.clear()
+            counts.clear()
+        sums.update(metrics)
+        counts.update(metrics.keys())
         if count % _LOG_EVERY == 0:
             if writer and display:
-                means = {name: value / _LOG_EVERY for name, value in totals.items()}
+                means = {name: value / counts[name] for name, value in sums.items()}
                 _log(folder, writer, trainer, means)
                 display.show(trainer.progress, means)
-            totals = {}
+            sums.clear()
+            counts.clear()
         if writer and (trainer.progress.stage != stage or time.monotonic() - validated > 60 * validate_minutes):
             _validate(folder, writer, trainer, valid)
             stage, validated = trainer.progress.stage, time.monotonic()
@@ -216,7 +224,7 @@ def card(system: System, recipe: Recipe, progress: object, name: str | None) -> 
     """The bundle's card, less the graphs' digests."""
     config = system.config
     return {
-        "format": 2,
+        "format": FORMAT,
         "name": name or recipe.name,
         "system": system.description,
         "sample_rate": config.sample_rate,

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from linnet.bits import Codes, Redundancy, keep_layers, pack_redundant
+from linnet.bits.packet import check_codes
 from linnet.bundle import Bundle, load
 from linnet.runtime.audio import AudioError, Samples, to_mono
 from linnet.runtime.batch import PacketDecoders, PacketEncoders
@@ -67,8 +68,11 @@ class Codec:
         return keep_layers(np.concatenate([*blocks, stream.flush()]), self.layout, self.layers(kbps))
 
     def decode_codes(self, codes: npt.ArrayLike, sample_rate: int | None = None) -> Samples:
-        """Codes `[frames, n_codes]` -> float32 `[samples]` without the delay."""
-        array = np.asarray(codes, np.int64)
+        """Codes `[frames, n_codes]`, -1 where none arrived -> float32 `[samples]` without the delay.
+
+        Raises CodesError for codes that do not fit the model's layout.
+        """
+        array = check_codes(codes, self.layout, self.layout.n_layers, missing=True).astype(np.int64)
         stream = CodeDecoder(self, sample_rate, skip_delay=True)
         blocks = [stream.push(array[start : start + BLOCK_FRAMES]) for start in range(0, len(array), BLOCK_FRAMES)]
         return np.concatenate([*blocks, stream.flush()])

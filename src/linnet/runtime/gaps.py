@@ -1,7 +1,7 @@
 """Long gaps: the decoder conceals what is lost, and this fades it to comfort noise when nothing comes for long.
 
 A network that is trained to go on through short losses goes on for ever: left alone with lost frames, `clear` hums at about
--32 dBFS. So after 100 ms its output is faded out within another 100 ms, and noise with the level and the spectrum of the
+-40 dBFS. So after 100 ms its output is faded out within another 100 ms, and noise with the level and the spectrum of the
 pauses heard before takes its place, or with the level that the sender tells; when frames come again, the sound is faded in.
 Without long gaps no sample is touched.
 """

@@ -1,7 +1,7 @@
 """Corpora: a manifest of recordings, packed once into arrays that training can map into memory.
 
-A corpus is a folder with a `manifest.csv` that has at least the columns `path`, `kind` (speech, noise, rir) and `split`;
-`speaker`, `source` and `license` are kept where present. Packing decodes every file, resamples it to the model's rate and
+A corpus is a folder with a `manifest.csv` that has at least the columns `path`, `kind` (speech, noise, rir) and `split`.
+Packing decodes every file, resamples it to the model's rate and
 labels speech with its pitch, because decoding Ogg and tracking pitch in every epoch would cost more than the training.
 """
 
@@ -34,7 +34,6 @@ class Clip:
     path: str
     kind: str
     split: str
-    speaker: str
 
 
 def read_manifest(corpus: Path) -> list[Clip]:
@@ -50,7 +49,7 @@ def read_manifest(corpus: Path) -> list[Clip]:
     missing = {"path", "kind", "split"} - set(rows[0] if rows else ())
     if missing:
         raise ValueError(f"{manifest} lacks the column {', '.join(sorted(missing))}, or has no rows")
-    return [Clip(row["path"], row["kind"], row["split"], row.get("speaker") or row["path"]) for row in rows]
+    return [Clip(row["path"], row["kind"], row["split"]) for row in rows]
 
 
 def load_audio(path: Path, sample_rate: int) -> np.ndarray:

@@ -32,13 +32,13 @@ class MultiScaleMelLoss(nn.Module):
     """Mean absolute difference of log10 mel magnitudes, averaged over window lengths.
 
     As DAC (arXiv 2306.06546, section 3.5) and Vocos use it, but relative to each clip's own level, so that a quiet clip
-    counts as much as a loud one. `mels` gives the number of bands for each window length.
+    counts as much as a loud one.
     """
 
-    def __init__(self, sample_rate: int, mels: dict[int, int] | None = None):
+    def __init__(self, sample_rate: int):
         super().__init__()
-        mels = mels or {64: 6, 128: 12, 256: 24, 512: 48, 1024: 80, 2048: 128}
-        self.scales = nn.ModuleList(LogMel(sample_rate, window, n_mels) for window, n_mels in mels.items())
+        bands = {64: 6, 128: 12, 256: 24, 512: 48, 1024: 80, 2048: 128}  # by window length
+        self.scales = nn.ModuleList(LogMel(sample_rate, window, n_mels) for window, n_mels in bands.items())
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """Both `[batch, samples]` -> the mean over the batch, a scalar."""

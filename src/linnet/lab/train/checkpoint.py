@@ -118,11 +118,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def restore_weights(system: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Put a checkpoint's weights into its system; ValueError if it is another version's."""
+    """Put a checkpoint's weights into its system, or a part's into its like; ValueError if they are another's."""
     try:
         system.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"the checkpoint's weights are not this version's: {str(error).splitlines()[-1].strip()}") from error
+        raise ValueError(
+            f"the checkpoint's weights are of another version or size: {str(error).splitlines()[-1].strip()}"
+        ) from error
 
 
 def optimiser_tensors(optimiser: torch.optim.AdamW, names: list[str]) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from linnet.lab.data.corpus import Packed
@@ -113,7 +113,7 @@ class Trainer:
             self._restore(load_checkpoint(resume))
         elif self.teacher is not None:
             for part in recipe.inherits:
-                getattr(self.codec, part).load_state_dict(getattr(self.teacher, part).state_dict())
+                restore_weights(_part(self.codec, part), _part(self.teacher, part).state_dict())
             self.average = {name: tensor.detach().clone() for name, tensor in self.codec.state_dict().items()}
 
     def _restore(self, checkpoint: Checkpoint) -> None:
@@ -214,8 +214,9 @@ class Trainer:
         self.codec.eval().requires_grad_(False)
         chosen: dict[str, torch.nn.Parameter] = {}
         for part in stage.trains:
-            getattr(self.codec, part).train().requires_grad_(True)
-            chosen.update({f"{part}.{name}": value for name, value in getattr(self.codec, part).named_parameters()})
+            module = _part(self.codec, part)
+            module.train().requires_grad_(True)
+            chosen.update({f"{part}.{name}": value for name, value in module.named_parameters()})
         return chosen
 
     def _draws(
@@ -248,6 +249,10 @@ class Trainer:
                 with self._autocast():
                     judged = self.discriminators[output].judge(heard[output].output, heard[output].wanted)
                 losses |= {loss_name(output, name): value for name, value in judged.items()}
+        if lacking := stage.losses.keys() - losses.keys():
+            raise ValueError(
+                f"stage {stage.name!r}: with this system, bottleneck and parts there is no loss {', '.join(sorted(lacking))}"
+            )
         total = torch.stack([stage.losses[name] * value for name, value in losses.items() if name in stage.losses]).sum()
         # Shares may differ by a clip; every clip counts alike.
         total = total * (len(example.samples) * self.world / stage.batch)
@@ -355,6 +360,14 @@ def load_system(path: Path) -> System:
     system = make_system(checkpoint.recipe.system)
     restore_weights(system, checkpoint.average or checkpoint.weights)
     return system.eval().requires_grad_(False)
+
+
+def _part(system: System, name: str) -> nn.Module:
+    """A part by its name; ValueError if this system, as it is configured, has none."""
+    part = getattr(system, name, None)
+    if part is None:
+        raise ValueError(f"the system has no {name}: its [system] leaves it out")
+    return part
 
 
 def _unpaired(heard: Heard, share: Share) -> Heard:

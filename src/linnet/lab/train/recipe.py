@@ -138,6 +138,9 @@ class Recipe:
         if not self.teacher and (self.inherits or any("alignment" in stage.losses for stage in self.stages)):
             raise ValueError(f"recipe {self.name!r} inherits from a teacher or aligns with it, but names none")
         system = SYSTEMS[self.system.kind][1]
+        unknown = ", ".join(sorted(set(self.inherits) - set(system.parts)))
+        if unknown:
+            raise ValueError(f"recipe {self.name!r} inherits {unknown}; parts are {', '.join(system.parts)}")
         for stage in self.stages:
             unknown = ", ".join(sorted(set(stage.trains) - set(system.parts)))
             if unknown:
