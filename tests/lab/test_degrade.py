@@ -15,7 +15,7 @@ def packed(*recordings):
     audio = np.concatenate(recordings)
     offsets = np.cumsum([0, *map(len, recordings)])
     pitch = np.zeros(len(audio) // 192 + len(recordings), np.float32)
-    clips = [Clip(f"{number}.wav", "speech", "train", "") for number in range(len(recordings))]
+    clips = [Clip(f"{number}.wav", "speech", "train") for number in range(len(recordings))]
     return Packed(clips, np.round(audio * 32767).astype(np.int16), offsets, pitch, offsets // 192, RATE)
 
 
@@ -75,6 +75,23 @@ def test_a_room_keeps_its_early_echo_in_the_target_and_adds_no_delay():
     heard, target = Degrader(DegradeConfig(room_probability=1.0), SPEECH, NOISE, ROOMS)(click, np.random.default_rng(1))
     np.testing.assert_allclose(heard[[1000, 1320, 2280]], [0.1, 0.05, 0.05], rtol=1e-3)
     np.testing.assert_allclose(target[[1000, 1320, 2280]], [0.1, 0.05, 0.0], rtol=1e-3, atol=1e-6)
+
+
+def test_noise_plays_backwards_and_in_a_room():
+    rising = packed(np.linspace(0, 0.5, 3 * RATE) * tone(440, 3.0, 1.0))
+    settings = {"noise_probability": 1.0, "noises": 1, "noise_colour_db": 0.0, "noise_speed": (1.0, 1.0)}
+
+    def noise(**more):
+        config = DegradeConfig(**settings, **more)
+        return Degrader(config, SPEECH, rising, ROOMS)(CLEAN, np.random.default_rng(1))[0] - CLEAN
+
+    quarter = len(CLEAN) // 4
+    assert level(noise()[:quarter]) < level(noise()[-quarter:])
+    backwards = noise(reversed_share=1.0)
+    assert level(backwards[:quarter]) > level(backwards[-quarter:])
+    assert not np.allclose(noise(noise_room_share=1.0), noise(), atol=1e-3)
+    with pytest.raises(ValueError, match="no room responses"):
+        Degrader(DegradeConfig(noise_probability=1.0, noise_room_share=0.1), SPEECH, NOISE, None)
 
 
 def test_noise_or_a_room_are_one_choice():

@@ -24,10 +24,11 @@ class DegradeConfig:
 
     Noise: `noises` sources at most at once, together at `snr_db` below the speech: recordings played at a random speed, for
     shares of them a crowd of 3 to 8 voices, Gaussian noise, or one that `linnet.lab.data.noises` makes up, each coloured at
-    random. Room: a measured response, made to decay faster by up to `room_damping_db_s`, of whose reflections `early_ms` stay
-    in the target. With `noise_or_room` these two are one choice, and no clip has both. Babble: a second voice at
-    `babble_snr_db`. Band: low-pass between the limits, in Hz. Colour: a smooth random response within `colour_db`. Gain: a
-    sudden step within `gain_db`. Clip: the loudest share within `clip_share` is cut off. Line: 8-bit mu-law companding.
+    random; `reversed_share` of the recordings are played backwards, `noise_room_share` of all sources sound in a room. Room:
+    a measured response, made to decay faster by up to `room_damping_db_s`, of whose reflections `early_ms` stay in the
+    target. With `noise_or_room` these two are one choice, and no clip has both. Babble: a second voice at `babble_snr_db`.
+    Band: low-pass between the limits, in Hz. Colour: a smooth random response within `colour_db`. Gain: a sudden step within
+    `gain_db`. Clip: the loudest share within `clip_share` is cut off. Line: 8-bit mu-law companding.
     """
 
     noise_probability: float = 0.0
@@ -38,6 +39,8 @@ class DegradeConfig:
     crowd_share: float = 0.0
     gaussian_share: float = 0.0
     synthetic_share: float = 0.0
+    reversed_share: float = 0.0
+    noise_room_share: float = 0.0
     room_probability: float = 0.0
     room_damping_db_s: float = 0.0
     early_ms: float = 50.0
@@ -69,7 +72,7 @@ class Degrader:
     def __init__(self, config: DegradeConfig, speech: Packed, noise: Packed | None, rooms: Packed | None):
         if config.noise_probability > 0 and noise is None:
             raise ValueError("the recipe asks for noise, but the corpus has none in its train split")
-        if config.room_probability > 0 and rooms is None:
+        if (config.room_probability > 0 or config.noise_room_share > 0) and rooms is None:
             raise ValueError("the recipe asks for rooms, but the corpus has no room responses (kind rir) in its train split")
         self.config, self.speech, self.noise, self.rooms = config, speech, noise, rooms
         self.sample_rate = speech.sample_rate
@@ -109,25 +112,32 @@ class Degrader:
         return heard.astype(np.float32), target.astype(np.float32)
 
     def _in_a_room(self, clean: Samples, rng: np.random.Generator) -> tuple[Samples, Samples]:
-        assert self.rooms is not None
-        response = self.rooms.samples(int(rng.integers(len(self.rooms))))
-        # From the direct sound on, at unit energy of the first 3 ms: neither delay nor distance is to be learned.
-        response = response[int(np.abs(response).argmax()) :]
-        direct = np.sqrt(np.square(response[: round(0.003 * self.sample_rate)]).sum())
-        response = response / max(direct, 1e-6)
-        seconds = np.arange(len(response), dtype=np.float32) / self.sample_rate
-        response = response * 10 ** (-rng.uniform(0, self.config.room_damping_db_s) / 20 * seconds)
+        response = self._room(rng)
         early = round(self.config.early_ms * self.sample_rate / 1000)
         fade = np.ones(len(response), np.float32)
         ramp = round(0.005 * self.sample_rate)
         fade[early:] = np.maximum(1 - np.arange(max(len(response) - early, 0)) / ramp, 0)
         return _convolved(clean, response), _convolved(clean, response * fade)
 
+    def _room(self, rng: np.random.Generator) -> Samples:
+        """A room's response, from the direct sound on and at unit energy of its first 3 ms: neither delay nor distance is to be
+        learned."""
+        assert self.rooms is not None
+        response = self.rooms.samples(int(rng.integers(len(self.rooms))))
+        response = response[int(np.abs(response).argmax()) :]
+        direct = np.sqrt(np.square(response[: round(0.003 * self.sample_rate)]).sum())
+        response = response / max(direct, 1e-6)
+        seconds = np.arange(len(response), dtype=np.float32) / self.sample_rate
+        return response * 10 ** (-rng.uniform(0, self.config.room_damping_db_s) / 20 * seconds)
+
     def _noise(self, length: int, rng: np.random.Generator, level: float) -> Samples:
         assert self.noise is not None
         parts = []
         for _ in range(rng.integers(1, self.config.noises + 1)):
-            part = self._coloured(self._source(length, rng), rng, self.config.noise_colour_db)
+            part = self._source(length, rng)
+            if self.config.noise_room_share and rng.random() < self.config.noise_room_share:
+                part = _convolved(part, self._room(rng))
+            part = self._coloured(part, rng, self.config.noise_colour_db)
             parts.append(part * (10 ** (-rng.uniform(0.0, 10.0) / 20) / _level(part)))
         total = np.sum(parts, axis=0)
         return (total * level * 10 ** (-rng.uniform(*self.config.snr_db) / 20) / _level(total)).astype(np.float32)
@@ -145,6 +155,8 @@ class Degrader:
             return synthetic(length, self.sample_rate, rng)
         speed = rng.uniform(*self.config.noise_speed)
         piece = self._excerpt(self.noise, int(length * speed) + 2, rng, 1.0, (0.0, 0.0))
+        if self.config.reversed_share and rng.random() < self.config.reversed_share:
+            piece = piece[::-1]
         # Linear interpolation: what it adds to noise is noise.
         return np.interp(np.arange(length) * speed, np.arange(len(piece)), piece).astype(np.float32)
 
