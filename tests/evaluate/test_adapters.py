@@ -1,9 +1,12 @@
 """Metrics that live in other packages or commands, with stand-ins for them: what they are given, and what becomes of it."""
 
+import importlib.util
 import os
 import stat
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -193,6 +196,24 @@ def test_what_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, rec
     args = [str(recording.parent), "--codec", "pcm", "--cache", str(tmp_path), "--out", str(tmp_path / "out"), "--metrics"]
     failed = CliRunner().invoke(cli.compare, [*args, "si_sdr,utmos"])
     assert isinstance(failed.exception, MissingPackageError)
+
+
+def test_what_a_package_needs_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    weights = tmp_path / "nisqa.tar"
+    assert METRICS["nisqa"].needs == ("librosa", "requests", listening.NISQA_WEIGHTS)
+    monkeypatch.setitem(METRICS, "nisqa", replace(METRICS["nisqa"], needs=("librosa", "requests", weights)))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: ModuleSpec(name, None) if name in there else None)
+    there: set[str] = set()
+    for installed in ("torchmetrics", "librosa", "requests"):
+        there.add(installed)
+        assert "nisqa" not in cli._metrics("si_sdr,all")
+        assert "without nisqa: pip install torchmetrics librosa requests, and put NISQA's" in capsys.readouterr().err
+    with pytest.raises(MissingPackageError, match=r"nisqa\.tar"):
+        METRICS["nisqa"].identity()
+    weights.touch()
+    assert "nisqa" in cli._metrics("si_sdr,all")
 
 
 def test_usual_metrics_are_quick_and_the_rest_is_offered(

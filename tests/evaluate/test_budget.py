@@ -161,7 +161,7 @@ def test_command_prints_text_and_json(toy_bundle):
 def test_analytic_latency():
     assert analytic_latency(192) == 192
     assert analytic_latency(192, window=480) == 480
-    assert analytic_latency(240, [LookAhead.of_conv(kernel=5, dilation=3, step=12), LookAhead(1, 48)]) == 240 + 72 + 48
+    assert analytic_latency(240, [LookAhead(6, 12), LookAhead(1, 48)]) == 240 + 72 + 48
 
 
 def overlap_add(samples: np.ndarray, hop: int = 128) -> np.ndarray:

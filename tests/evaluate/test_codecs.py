@@ -204,6 +204,18 @@ def test_a_class_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
     assert contestant.rates == (0.5,)
 
 
+def test_a_class_without_usual_rates_wants_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bare(Silent):
+        usual_kbps = ()
+
+    monkeypatch.setattr(Point, "load", lambda _: Bare)
+    monkeypatch.setattr(codecs, "entry_points", lambda group: [Point()] if group == "linnet.codecs" else [])
+    with pytest.raises(CodecError, match="give silent@KBPS or --kbps, or its class usual_kbps"):
+        parse_codecs(["opus,silent"])
+    for specs, kbps in ((["silent@3"], ()), (["silent"], [3]), (["silent,silent@3"], ())):
+        assert [contestant.rates for contestant in parse_codecs(specs, kbps)] == [(3.0,)]
+
+
 def test_what_is_named(tmp_path: Path) -> None:
     found = {
         item.codec.name: item.rates for item in parse_codecs(["opus@6,12,codec2@0.7", "amrwb", "clear", "amrwb@24"], [2, 7])

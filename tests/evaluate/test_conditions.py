@@ -1,7 +1,9 @@
 """Conditions: what they are called, that they do what they say to the decibel, and that a set is made the same again."""
 
 import csv
+import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +22,12 @@ from linnet.evaluate.conditions import steps
 from linnet.evaluate.conditions.cli import conditions
 from linnet.evaluate.conditions.grammar import KINDS, ConditionError, parse_condition, parse_conditions
 from linnet.evaluate.conditions.level import active_level, power_level
-from linnet.evaluate.conditions.making import Source, differences, make_set
+from linnet.evaluate.conditions.making import Source, differences, make_set, read_hashes
 from linnet.evaluate.conditions.steps import Pair
 from linnet.evaluate.metrics import si_sdr
 from linnet.evaluate.network import Network
 from linnet.evaluate.runner import evaluate
-from linnet.evaluate.sets import SetError, find_clips, read_clip
+from linnet.evaluate.sets import SetError, find_clips, read_clip, said_of_each
 from linnet.evaluate.store import Store
 
 RATE = 16_000
@@ -158,9 +160,10 @@ def test_a_set_is_the_same_from_the_same_seed(corpus: Path, made: Path, tmp_path
     fewer = make_set(Source(corpus, "test", 5), parse_conditions(["noise@10"]), tmp_path / "fewer", limit=1)
     clip, theirs = find_clips(tmp_path / "fewer")[0], find_clips(made)
     assert clip.sha256 in {other.sha256 for other in theirs}  # a smaller set has the same noise
-    assert len(differences(fewer, made / "manifest.csv")) == 2 * len(CONDITIONS) - 1
+    whole = read_hashes(made / "manifest.csv")
+    assert len(differences(read_hashes(fewer), whole)) == 2 * len(CONDITIONS) - 1
     other = make_set(Source(corpus, "test", 6), parse_conditions(["clean", "noise@10"]), tmp_path / "other")
-    different = differences(other, made / "manifest.csv")
+    different = differences(read_hashes(other), whole)
     assert {"noise@10/speech/a.flac", "noise@10/speech/b.flac"} <= set(different)
     assert "clean/speech/a.flac" not in different
 
@@ -256,6 +259,51 @@ def test_the_commands(corpus: Path, tmp_path: Path) -> None:
         assert call(cli.compare, str(corpus), *engine, *chosen, "--out", str(tmp_path / "two")) == asked
 
 
+def test_a_set_is_compared_with_what_it_replaces(corpus: Path, tmp_path: Path) -> None:
+    args = [str(corpus), "--condition", "shaped@5", "--out", str(tmp_path), "--like", str(tmp_path / "manifest.csv")]
+    CliRunner().invoke(conditions, args[:-2], catch_exceptions=False)
+    assert "every clip is that of" in CliRunner().invoke(conditions, args, catch_exceptions=False).output
+    with pytest.raises(ConditionError, match="2 clips are not those of"):
+        CliRunner().invoke(conditions, [*args, "--seed", "1"], catch_exceptions=False)
+
+
+def test_means_by_what_a_manifest_says_under_conditions(corpus: Path, made: Path, tmp_path: Path) -> None:
+    def groups(folder: Path, column: str, *more: str) -> dict[str, set[str]]:
+        args = [str(folder), "--codec", "pcm", "--metrics", "si_sdr", "--jobs", "1", "--by", column, *more]
+        args += ["--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
+        assert CliRunner().invoke(cli.compare, args, catch_exceptions=False).exit_code == 0
+        found: dict[str, set[str]] = {}
+        for one in json.loads((tmp_path / "out" / "results.json").read_text())["groups"]:
+            found.setdefault(one["group"], set()).add(one["condition"])
+        return found
+
+    asked = {"clean", "shaped@5"}
+    assert groups(corpus, "speaker") == {"speaker a": {"clean"}, "speaker b": {"clean"}}
+    assert groups(corpus, "speaker", "--condition", "clean,shaped@5") == {"speaker a": asked, "speaker b": asked}
+    judged = set(CONDITIONS) - {"loss@20-60ms"}  # which pcm does not take
+    assert groups(made, "source") == {"source speech/a.wav": judged, "source speech/b.wav": judged}
+    assert groups(made, "added")["added room.wav"] == {"room+shaped@15"}  # of one clip, each condition is told its own
+    again = groups(made, "source", "--condition", "level@-30")
+    assert again == {"source speech/a.wav": {"level@-30"}, "source speech/b.wav": {"level@-30"}}
+
+
+def test_a_bar_counts_the_clips(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[int] = []
+
+    def bar(items: Iterable, total: int, label: str) -> Iterable:
+        assert label == "clips"
+        for item in items:
+            yield item
+            shown.append(total)
+
+    monkeypatch.setattr("linnet.evaluate.conditions.cli.progress", bar)
+    asked = [str(corpus), "--condition", "clean,shaped@5", "--out", str(tmp_path / "made")]
+    engine = ["--codec", "pcm", "--metrics", "si_sdr", "--jobs", "1", "--cache", str(tmp_path / "cache")]
+    for command, args in ((conditions, asked), (cli.compare, [*asked, *engine])):
+        assert CliRunner().invoke(command, args, catch_exceptions=False).exit_code == 0
+    assert shown == [2] * 4
+
+
 def test_a_corpus_is_not_spoilt(corpus: Path, tmp_path: Path) -> None:
     before = (corpus / "manifest.csv").read_bytes()
     other = tmp_path / "other"
@@ -284,7 +332,9 @@ def test_a_bundle_that_lies_elsewhere_leads_nowhere(corpus: Path, tmp_path: Path
     monkeypatch.chdir(here)
     (tmp_path / "clear").symlink_to(Path(linnet.__file__).parent / "models" / "clear")
     make_set(Source(corpus, "test", 0), [parse_condition("coded@../../../clear-6")], out, limit=1)
-    assert [clip.path.resolve().is_relative_to(out) for clip in find_clips(out)] == [True]
+    (clip,) = find_clips(out)
+    assert clip.path.resolve().is_relative_to(out)
+    assert said_of_each(out, "source") == {clip.name: "speech/a.wav"}
 
 
 def test_a_set_that_fails_leaves_things_as_they_were(tmp_path: Path, speech: np.ndarray) -> None:

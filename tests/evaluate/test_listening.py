@@ -3,8 +3,12 @@
 import csv
 import io
 import json
+import socket
+import struct
+import sys
+import threading
 import urllib.error
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +164,62 @@ def test_what_was_not_asked_is_refused(served: Served) -> None:
     assert not served.test.answers.exists()
 
 
+@pytest.fixture
+def watched(served: Served, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """Waits for the end of one more request, and gives what the terminal would show as tracebacks."""
+    ended, shown, shut_down = threading.Semaphore(0), list[str](), served.server.shutdown_request
+    monkeypatch.setattr(served.server, "handle_error", lambda *_: shown.append(repr(sys.exception())))
+    monkeypatch.setattr(served.server, "shutdown_request", lambda request: (shut_down(request), ended.release()))
+
+    def wait() -> list[str]:
+        assert ended.acquire(timeout=10)
+        return shown
+
+    return wait
+
+
+def sent(served: Served, request: bytes) -> socket.socket:
+    """A connection on which a request was sent; closed before it is read to its end, it is reset."""
+    client = socket.create_connection(("127.0.0.1", served.server.server_port), timeout=10)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.sendall(request)
+    return client
+
+
+def test_a_listener_who_goes_away_is_no_error(served: Served, watched: Callable[[], list[str]]) -> None:
+    served.test.plan.wavs["ab"] = bytes(50_000_000)  # more than what lies between two sockets
+    with sent(served, b"GET /sound/ab.wav HTTP/1.0\r\n\r\n") as client:
+        assert client.recv(4) == b"HTTP"
+    assert watched() == []
+    with sent(served, b"POST /answers HTTP/1.0\r\nContent-Length: 100\r\n\r\n{"):
+        pass
+    assert watched() == []
+
+
+def test_a_lost_reply_is_not_the_file(
+    served: Served, watched: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = threading.Event()
+
+    def trials(_: str) -> dict[str, Any]:
+        assert gone.wait(10)
+        return {"trials": [], "done": 0}
+
+    monkeypatch.setattr(served.test, "trials", trials)
+    with sent(served, b"GET /trials?listener=ann HTTP/1.0\r\n\r\n"):
+        pass
+    gone.set()
+    assert watched() == []
+
+
+def test_a_length_that_is_none_is_refused(served: Served, watched: Callable[[], list[str]]) -> None:
+    wrong = {"x": 400, "-1": 400, "1_0": 400, "\xb2": 400, "9" * 5000: 400, "0": 413, "65537": 413}
+    for length, status in wrong.items():
+        with sent(served, f"POST /answers HTTP/1.0\r\nContent-Length: {length}\r\n\r\n".encode("latin-1")) as client:
+            assert client.makefile("rb").readline().startswith(f"HTTP/1.0 {status} ".encode())
+        assert watched() == []
+
+
 def mushra(careless: bool) -> list[Answer]:
     """Eight listeners and six clips; with one who cannot tell the reference from the rest."""
     rng = np.random.default_rng(0)
@@ -278,3 +338,8 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recording
     assert "g711a 64" in result.output
     told = CliRunner().invoke(ratings, [str(tmp_path / "out" / "answers.csv")], catch_exceptions=False)
     assert "MUSHRA, 0 to 100: 1 listeners, 0 left out" in told.output
+    with pytest.raises(ListeningError, match="has answers of mushra, not acr"):
+        CliRunner().invoke(listen, [*args, "--jobs", "1", "--test", "acr"], catch_exceptions=False)
+    assert len(made) == 1
+    with pytest.raises(ValueError, match="not enough values"):  # ann has nothing left to answer
+        CliRunner().invoke(listen, [*args, "--jobs", "1"], catch_exceptions=False)

@@ -42,6 +42,8 @@ def noisy(speech: np.ndarray) -> np.ndarray:
 def need(metric: str) -> None:
     if metric in NEEDS:
         pytest.importorskip(NEEDS[metric])
+        if lacking := METRICS[metric].lacking():
+            pytest.skip(f"{lacking} is not there")
 
 
 @pytest.mark.parametrize(("name", "best"), list(BEST.items()))

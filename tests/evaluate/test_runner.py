@@ -62,6 +62,7 @@ class Gain(Codec):
 @dataclass(frozen=True)
 class Broken(Codec):
     name: str = "broken"
+    usual_kbps = (3.0,)
 
     def identity(self) -> str:
         return ""
@@ -411,7 +412,7 @@ def test_nothing_measured_is_an_error(offered: Gain, tmp_path: Path) -> None:  #
     outs = [tmp_path / "o.json", tmp_path / "page"]
     for command, args in (
         (cli.evaluate, ["gain", "--set", str(tmp_path / "set"), "--json", str(outs[0])]),
-        (cli.compare, [str(tmp_path / "set"), "--codec", "gain", "--out", str(outs[1])]),
+        (cli.compare, [str(tmp_path / "set"), "--codec", "gain@1", "--out", str(outs[1])]),
     ):
         error = CliRunner().invoke(command, [*args, *options]).exception
         assert isinstance(error, LinnetError)

@@ -51,10 +51,12 @@ class Side:
 
     @property
     def mflops(self) -> float:
+        """Millions of floating-point operations a second, two for each MAC."""
         return FLOPS_PER_MAC * self.mmacs
 
     @classmethod
     def of(cls, cost: "FrameCost", weights: "Weights", frame_rate: float) -> "Side":
+        """A graph whose frames cost so many MACs each, `frame_rate` of them a second."""
         by_op = {op: macs * frame_rate / 1e6 for op, macs in cost.by_op.items()}
         return cls(
             parameters=weights.parameters,
@@ -78,6 +80,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
+        """Whether the value is not above the limit."""
         return self.value <= self.limit + 1e-6  # 30 ms is 30 ms, however it was divided
 
 
@@ -95,10 +98,12 @@ class Budget:
 
     @property
     def buffering_ms(self) -> float:
+        """A frame, which must be there as a whole before it can be coded."""
         return 1000 * self.hop / self.sample_rate
 
     @property
     def algorithmic_ms(self) -> float:
+        """What the card's latency has beyond the buffering."""
         return max(0.0, self.card_ms - self.buffering_ms)
 
     @property
@@ -116,6 +121,7 @@ class Budget:
         return 1000 * self.measured.total(declared if lag is None else lag) / self.sample_rate
 
     def checks(self, limits: Limits) -> tuple[Check, ...]:
+        """Compute of both sides and of the receiver in MFLOPS, and the judged latency in ms, against one track's limits."""
         total = self.send.mflops + self.receive.mflops
         return (
             Check("total", total, limits.total_mflops, "MFLOPS"),
@@ -273,6 +279,8 @@ def _latency_lines(budget: Budget) -> list[str]:
 
 
 def _caveats(budget: Budget) -> list[str]:
+    from linnet.evaluate.graph_cost import FRAMES  # optional, as in `_side`
+
     notes = []
     reach = budget.measured.reach
     if not budget.measured.repeatable:
@@ -285,7 +293,8 @@ def _caveats(budget: Budget) -> list[str]:
         if side.uncounted:
             notes.append(f"{title}: NOT COUNTED, no rule for {', '.join(side.uncounted)}")
         if not side.linear:
-            notes.append(f"{title}: the cost of a frame grows with the length of the call; counted from 8 to 16 frames")
+            counted = f"counted from {FRAMES[0]} to {FRAMES[1]} frames"
+            notes.append(f"{title}: the cost of a frame grows with the length of the call; {counted}")
         if side.mmacs_per_call:
             notes.append(f"{title}: {side.mmacs_per_call:.3f} MMAC more for each call, not counted above")
     return ["", *notes] if notes else []

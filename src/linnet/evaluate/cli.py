@@ -78,7 +78,8 @@ def evaluate(
     Audio is judged at 16 kHz, one channel. The figures are means over the files, with 95 % bootstrap intervals. What was
     measured before is not measured again.
     """
-    first = [Contestant.at(contestant.codec, _rates(kbps)) for contestant in parse_codecs([model])]
+    rates = _rates(kbps)
+    first = [Contestant.at(contestant.codec, rates) for contestant in parse_codecs([model], rates)]
     if len(first) != 1:
         raise OptionError(f"{model!r} is not one model: name one, and the others with --codec")
     others = [contestant for contestant in parse_codecs(codecs) if contestant.codec != first[0].codec]
@@ -157,11 +158,12 @@ def _run(
     jobs: int | None,
     against: str,
     by: tuple[str, ...],
+    conditions: tuple[str, ...],
     **chosen: Any,
 ) -> Done:
     names, part = _metrics(metrics), _shard(shard or "1/1")
     columns = {column: said_of_each(folder, column) for column in by}
-    clips, store = chosen_clips(folder, **chosen)
+    clips, store = chosen_clips(folder, conditions, **chosen)
     clips = clips[part]
     if not clips:
         raise OptionError(f"--shard {shard} has none of so few clips: give a smaller N")
@@ -171,8 +173,9 @@ def _run(
     if all(row.error for row in report.rows):
         failed = [told(row) for row in report.rows] or [f"{skipped.codec}: {skipped.reason}" for skipped in report.skipped]
         raise LinnetError(f"nothing could be measured; {len(failed)} failed, the first is {failed[0]}")
-    for column, said in columns.items():
-        report = report.by(column, said, names)
+    for column, said in columns.items():  # whose manifest does not name what conditions made of its recordings
+        of_each = {clip.name: said.get(clip.source if conditions else clip.name, "") for clip in clips}
+        report = report.by(column, of_each, names)
     return Done(report, names, clips, store)
 
 

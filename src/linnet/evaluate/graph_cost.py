@@ -21,6 +21,7 @@ Values = Mapping[str, Any]
 FLOATS = frozenset(("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE"))
 RANDOM = ("Bernoulli", "Multinomial", "Random")  # new in every call, though their inputs are constant
 QUANTISED = frozenset(("INT8", "UINT8", "INT4", "UINT4"))
+FRAMES = (8, 16, 24)  # of three calls, in equal steps: the first two give the slope, the third says whether it is one
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Cost:
 
     @property
     def macs(self) -> int:
+        """MACs of all operators together."""
         return sum(self.by_op.values())
 
     def __add__(self, other: "Cost") -> "Cost":
@@ -47,7 +49,7 @@ class FrameCost:
 
     `per_call` is the intercept: MACs that each call pays once, whatever it carries (a kernel built from a state, an
     overlap that is computed again). It is no part of `macs`. `linear` is False when a third point is off the line, as
-    it is for attention over everything so far; then `macs` holds for calls of `frames` frames only.
+    it is for attention over everything so far; then `macs` holds from the first to the second of `FRAMES` only.
     """
 
     macs: float
@@ -55,7 +57,6 @@ class FrameCost:
     uncounted: frozenset[str]
     per_call: float
     linear: bool
-    frames: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -222,28 +223,23 @@ def run_cost(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> Cost:
     return _graph_cost(flat, _Probe(flat)(feeds))
 
 
-def frame_cost(
-    model: onnx.ModelProto,
-    feeds: Callable[[int], Mapping[str, Array]],
-    frames: tuple[int, int, int] = (8, 16, 24),
-) -> FrameCost:
-    """The cost of a frame, from calls of three lengths in equal steps; `feeds(T)` gives the inputs of T frames.
+def frame_cost(model: onnx.ModelProto, feeds: Callable[[int], Mapping[str, Array]]) -> FrameCost:
+    """The cost of a frame, from calls of `FRAMES` frames; `feeds(T)` gives the inputs of T frames.
 
     The slope is what a frame adds, so that anything paid once a call drops out.
     """
     flat = inliner.inline_local_functions(model)
     probe = _Probe(flat)
-    short, middle, long = (_graph_cost(flat, probe(feeds(count))) for count in frames)
-    step = frames[1] - frames[0]
+    short, middle, long = (_graph_cost(flat, probe(feeds(count))) for count in FRAMES)
+    step = FRAMES[1] - FRAMES[0]
     by_op = {op: (macs - short.by_op.get(op, 0)) / step for op, macs in middle.by_op.items()}
     per_frame = (middle.macs - short.macs) / step
     return FrameCost(
         macs=per_frame,
         by_op={op: macs for op, macs in sorted(by_op.items(), key=lambda item: -item[1]) if macs},
         uncounted=short.uncounted | middle.uncounted,
-        per_call=short.macs - per_frame * frames[0],
-        linear=long.macs - middle.macs == per_frame * (frames[2] - frames[1]),
-        frames=frames,
+        per_call=short.macs - per_frame * FRAMES[0],
+        linear=long.macs - middle.macs == per_frame * (FRAMES[2] - FRAMES[1]),
     )
 
 

@@ -25,11 +25,6 @@ class LookAhead:
     steps: int
     step: int
 
-    @classmethod
-    def of_conv(cls, kernel: int, dilation: int, step: int) -> "LookAhead":
-        """A centred convolution looks ahead by half of its span, rounded down as EnCodec pads it."""
-        return cls((kernel - 1) * dilation // 2, step)
-
 
 def analytic_latency(hop: int, look_ahead: Iterable[LookAhead] = (), window: int | None = None) -> int:
     """Buffering and algorithmic latency in samples.

@@ -42,12 +42,15 @@ class Call:
         return index < len(self.node.input) and bool(self.node.input[index])
 
     def input(self, index: int) -> Array:
+        """The value of the input `index`, which is connected, in the shape that it had."""
         return np.asarray(self.values[self.node.input[index]])
 
     def output(self, index: int = 0) -> Array:
+        """Likewise of an output."""
         return np.asarray(self.values[self.node.output[index]])
 
     def attribute(self, name: str, default: Any = None) -> Any:
+        """An attribute's value as `onnx` gives it (text is bytes), `default` if the node does not have it."""
         for attribute in self.node.attribute:
             if attribute.name == name:
                 return onnx.helper.get_attribute_value(attribute)

@@ -140,10 +140,10 @@ class Report:
         return found
 
     def by(self, column: str, said: dict[str, str], metrics: Sequence[str]) -> Report:
-        """With a group for each of the values that `said` has for the files in this column, in alphabetical order."""
+        """With a group for each value, in alphabetical order, that `said` has in this column for the files, by their names."""
         alike: dict[str, list[Row]] = {}
         for row in self.rows:
-            alike.setdefault(said.get(row.file.removeprefix(f"{row.condition}/")) or "unknown", []).append(row)
+            alike.setdefault(said.get(row.file) or "unknown", []).append(row)
         groups = [one for value in sorted(alike) for one in summarize(alike[value], metrics, f"{column} {value}")]
         return replace(self, groups=[*self.groups, *groups])
 

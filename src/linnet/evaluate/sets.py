@@ -14,7 +14,7 @@ import numpy.typing as npt
 import soundfile
 
 from linnet.bits.errors import LinnetError
-from linnet.evaluate.metrics import RATE, Samples, to_rate
+from linnet.evaluate.metrics import RATE, Samples, to_int16, to_rate
 
 SUFFIXES = frozenset({".aif", ".aiff", ".flac", ".mp3", ".ogg", ".opus", ".w64", ".wav"})
 
@@ -38,6 +38,7 @@ class Clip:
         seed: of what chance decides while it is coded.
         sha256: of the samples at `path`, as `digest_16` takes it, '' if nobody said.
         reference_sha256: likewise of the reference.
+        source: of which recording it was made: the path below that corpus's folder; '' if nobody said.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Clip:
     seed: int = 0
     sha256: str = ""
     reference_sha256: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def find_recordings(folder: Path, kind: str, split: str) -> list[Recording]:
 
 
 def said_of_each(folder: Path, column: str) -> dict[str, str]:
-    """What a corpus's manifest says in one column, like a speaker's language, by each recording's name as clips have it.
+    """What a set's manifest says in one column, like a speaker's language, by each clip's name as `find_clips` has it.
 
     Raises:
         SetError: if there is no manifest, or no such column.
@@ -116,7 +118,7 @@ def said_of_each(folder: Path, column: str) -> dict[str, str]:
     manifest = folder / "manifest.csv"
     if not manifest.is_file():
         raise SetError(f"{folder} is no corpus: without a manifest.csv nobody knows a {column}")
-    return {entry["path"]: entry[column] for entry in _entries(manifest, {"path", column})}
+    return {_name(entry): entry[column] for entry in _entries(manifest, {"path", column})}
 
 
 def read_audio(path: Path) -> npt.NDArray[np.float64]:
@@ -151,12 +153,7 @@ def read_clip(clip: Clip) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float
 
 def digest_16(samples: Samples) -> str:
     """SHA-256 of [samples] as little-endian integers of 16 bits, whatever file holds them."""
-    return hashlib.sha256(rounded_16(samples).astype("<i2").tobytes()).hexdigest()
-
-
-def rounded_16(samples: Samples) -> npt.NDArray[np.int16]:
-    """[samples] as a file of 16 bits holds them."""
-    return np.clip(np.round(np.asarray(samples, np.float64) * 32768), -32768, 32767).astype(np.int16)
+    return hashlib.sha256(to_int16(samples).astype("<i2").tobytes()).hexdigest()
 
 
 _Item = TypeVar("_Item")
@@ -176,19 +173,27 @@ def _conditioned(manifest: Path, split: str, limit: int | None) -> list[Clip]:
         if entry["split"] != split:
             continue
         clip = Clip(
-            name=f"{entry['condition']}/{entry['clip']}",
+            name=_name(entry),
             path=manifest.parent / entry["path"],
             reference=manifest.parent / entry["reference"] if entry["reference"] else None,
             condition=entry["condition"],
             seed=_seed(manifest, entry),
             sha256=entry["sha256"],
             reference_sha256=entry["reference_sha256"],
+            source=entry.get("source", ""),
         )
         by_condition.setdefault(clip.condition, []).append(clip)
     if not by_condition:
         there = ", ".join(sorted({entry["split"] for entry in entries})) or "none at all"
         raise SetError(f"{manifest} has no clips of split {split!r}: it has {there}")
     return [clip for clips in by_condition.values() for clip in spread(clips, limit)]
+
+
+def _name(entry: dict[str, str]) -> str:
+    """A clip's name by its line of a manifest; of a made set with its condition, of which each may be told something else."""
+    if entry.keys() >= _CONDITION_COLUMNS:
+        return f"{entry['condition']}/{entry['clip']}"
+    return Path(entry["path"]).as_posix()
 
 
 def _seed(manifest: Path, entry: dict[str, str]) -> int:

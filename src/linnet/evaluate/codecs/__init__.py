@@ -80,7 +80,7 @@ def parse_codecs(specs: Sequence[str], kbps: Sequence[float] = ()) -> list[Conte
         kbps: the rates of those that have none of their own; if empty, each codec's usual ones.
 
     Raises:
-        CodecError: if there is no such codec, or two of one name.
+        CodecError: if there is no such codec, two of one name, or one without a rate.
         LinnetError: if a bundle cannot be opened.
     """
     found: dict[str, Contestant] = {}
@@ -90,6 +90,10 @@ def parse_codecs(specs: Sequence[str], kbps: Sequence[float] = ()) -> list[Conte
                 raise CodecError(f"two codecs are called {codec.name!r}: rename one, with --codec 'name=command' or its folder")
             before = found[codec.name].rates if codec.name in found else ()
             found[codec.name] = Contestant.at(codec, [*before, *(rates or kbps or codec.usual_kbps)])
+    for contestant in found.values():
+        if not contestant.rates:
+            name = contestant.codec.name
+            raise CodecError(f"{name!r} has no usual rates: give {name}@KBPS or --kbps, or its class usual_kbps")
     return list(found.values())
 
 

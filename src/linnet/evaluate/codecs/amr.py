@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from linnet.evaluate.codecs.base import Codec, Coded, to_int16
-from linnet.evaluate.metrics import Samples
+from linnet.evaluate.codecs.base import Codec, Coded
+from linnet.evaluate.metrics import Samples, to_int16
 from linnet.writing import file_identity
 
 _NB_BITS = (95, 103, 118, 134, 148, 159, 204, 244)  # speech bits of a frame of each mode (TS 26.101, table 2)

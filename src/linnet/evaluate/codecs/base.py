@@ -67,7 +67,7 @@ class Codec(ABC):
     least_kbps: float = 0.0
     """The lowest rate of a codec that takes any."""
     usual_kbps: tuple[float, ...] = ()
-    """What is measured if nobody asks for a rate."""
+    """kbit/s, what is measured if nobody asks for a rate; if empty, somebody has to."""
 
     def available(self) -> str | None:
         """None if it can run here, or one line that says what to install."""
@@ -201,11 +201,6 @@ def call(*command: str, shell: bool = False) -> None:
         raise CodecError(f"{command[0]} failed: {said[-1]}") from error
     except subprocess.TimeoutExpired as error:
         raise CodecError(f"{command[0]} took more than {_TIMEOUT_S} s: give it shorter files") from error
-
-
-def to_int16(samples: Samples) -> npt.NDArray[np.int16]:
-    """Rounded and clipped, full scale 1.0 being 32768."""
-    return np.clip(np.round(np.asarray(samples, np.float64) * 32768), -32768, 32767).astype(np.int16)
 
 
 def _version(path: str) -> str:

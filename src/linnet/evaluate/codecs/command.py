@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 
 import soundfile
 
-from linnet.evaluate.codecs.base import Codec, CodecError, Coded, call, to_int16
-from linnet.evaluate.metrics import Samples, to_rate
+from linnet.evaluate.codecs.base import Codec, CodecError, Coded, call
+from linnet.evaluate.metrics import Samples, to_int16, to_rate
 from linnet.writing import file_identity
 
 _PLACES = ("in", "out", "kbps", "bits")

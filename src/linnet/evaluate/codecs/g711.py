@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from linnet.evaluate.codecs.base import Codec, Coded, to_int16
-from linnet.evaluate.metrics import Samples
+from linnet.evaluate.codecs.base import Codec, Coded
+from linnet.evaluate.metrics import Samples, to_int16
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 
 import soundfile
 
-from linnet.evaluate.codecs.base import Codec, CodecError, Coded, call, missing_tools, to_int16, tool_identity
-from linnet.evaluate.metrics import Samples
+from linnet.evaluate.codecs.base import Codec, CodecError, Coded, call, missing_tools, tool_identity
+from linnet.evaluate.metrics import Samples, to_int16
 
 _AAC_FRAME, _ADTS_BYTES = 1024, 7
 

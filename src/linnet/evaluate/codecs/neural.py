@@ -20,8 +20,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from linnet.evaluate.codecs.base import Codec, Coded, to_int16
-from linnet.evaluate.metrics import Samples
+from linnet.evaluate.codecs.base import Codec, Coded
+from linnet.evaluate.metrics import Samples, to_int16
 
 LYRA_FOLDER = "LINNET_LYRA"
 """The environment variable that names the folder with Lyra's models."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from linnet.evaluate.codecs.base import Codec, Coded, to_int16
-from linnet.evaluate.metrics import Samples
+from linnet.evaluate.codecs.base import Codec, Coded
+from linnet.evaluate.metrics import Samples, to_int16
 
 
 @dataclass(frozen=True)

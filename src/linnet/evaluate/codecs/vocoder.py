@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from linnet.evaluate.codecs.base import Codec, Coded, call, missing_tools, to_int16, tool_identity
-from linnet.evaluate.metrics import Samples
+from linnet.evaluate.codecs.base import Codec, Coded, call, missing_tools, tool_identity
+from linnet.evaluate.metrics import Samples, to_int16
 
 # By nominal kbit/s: the mode's name, bits and samples of a frame, delay in samples. The delays were measured on speech,
 # by the envelopes of octave bands, because the phase is synthetic.

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 
-from linnet.evaluate.codecs.base import Codec, CodecError, Coded, call, missing_tools, to_int16, tool_identity
-from linnet.evaluate.metrics import Samples
+from linnet.evaluate.codecs.base import Codec, CodecError, Coded, call, missing_tools, tool_identity
+from linnet.evaluate.metrics import Samples, to_int16
 
 if TYPE_CHECKING:
     from linnet.evaluate.network import Network

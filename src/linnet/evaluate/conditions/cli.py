@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import click
 import soundfile
 
 from linnet.evaluate.conditions.grammar import ConditionError, described, parse_conditions
-from linnet.evaluate.conditions.making import MANIFEST, Source, differences, fingerprint, make_set
+from linnet.evaluate.conditions.making import MANIFEST, Source, differences, fingerprint, make_set, read_hashes
 from linnet.evaluate.sets import Clip, SetError, find_clips, read_clip
 from linnet.evaluate.store import Store, default_folder
+from linnet.options import progress
 
 
 def options(*options: Callable[..., Any]) -> Callable[..., Any]:
@@ -59,10 +61,11 @@ def conditions(
     The folder is a SET for the other commands; its manifest says what was done to each clip, with SHA-256 of the samples.
     """
     chosen = parse_conditions(names)
-    manifest = make_set(Source(folder, split, seed), chosen, out, limit)
+    theirs = None if like is None else read_hashes(like)  # before it is replaced, if it is the one in --out
+    manifest = make_set(Source(folder, split, seed), chosen, out, limit, partial(progress, label="clips"))
     click.echo(f"{manifest}: {len(find_clips(out, split))} clips under {len(chosen)} conditions")
-    if like is not None:
-        found = differences(manifest, like)
+    if theirs is not None:
+        found = differences(read_hashes(manifest), theirs)
         if found:
             raise ConditionError(f"{len(found)} clips are not those of {like}, like {found[0]}: take its corpus and seed")
         click.echo(f"every clip is that of {like}")
@@ -80,7 +83,7 @@ def chosen_clips(
     made = store.folder / "sets" / fingerprint(source, asked, limit)
     if not ((made / MANIFEST).exists() and _is_whole(made, split)):
         (made / MANIFEST).unlink(missing_ok=True)  # an empty one would be taken for another corpus
-        make_set(source, asked, made, limit)
+        make_set(source, asked, made, limit, partial(progress, label="clips"))
     click.echo(f"{made}: the clips under {len(asked)} conditions, with their manifest", err=True)
     return find_clips(made, split), store
 

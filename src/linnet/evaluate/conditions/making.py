@@ -12,7 +12,8 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,8 +35,8 @@ from linnet.evaluate.conditions.steps import (
     modelled_room,
     shaped_noise,
 )
-from linnet.evaluate.metrics import RATE, Samples, to_rate
-from linnet.evaluate.sets import Recording, SetError, digest_16, find_recordings, read_audio, read_table, rounded_16, spread
+from linnet.evaluate.metrics import RATE, Samples, to_int16, to_rate
+from linnet.evaluate.sets import Recording, SetError, digest_16, find_recordings, read_audio, read_table, spread
 from linnet.writing import file_identity, write_text
 
 MANIFEST = "manifest.csv"
@@ -81,7 +82,7 @@ def make_set(
     conditions: Sequence[Condition],
     out: Path,
     limit: int | None = None,
-    on_done: Callable[[], object] | None = None,
+    progress: Callable[[Iterable, int], Iterable] = lambda items, _: items,
 ) -> Path:
     """Every clip under every condition, as audio in a folder with a manifest; what is there already is replaced.
 
@@ -90,7 +91,7 @@ def make_set(
         conditions: see `linnet.evaluate.conditions.grammar`.
         out: the folder.
         limit: at most so many clips, spread evenly over the source's.
-        on_done: called after each clip, with all its conditions.
+        progress: `progress(items, total)` may wrap the iteration over clips in a progress bar.
 
     Returns:
         The manifest. It is written last: a set with one is complete. What fails leaves the folder as it was.
@@ -102,7 +103,7 @@ def make_set(
     """
     clips = spread(source.speech, limit)
     names = {clip.path: Path(source.name(clip.path)).with_suffix("").as_posix() for clip in clips}
-    twice = [name for name in names.values() if list(names.values()).count(name) > 1]
+    twice = [name for name, times in Counter(names.values()).items() if times > 1]
     if twice:
         raise SetError(f"two recordings are called {twice[0]!r} but for their endings: rename one")
     for condition in conditions:
@@ -113,12 +114,10 @@ def make_set(
     rows: list[dict[str, object]] = []
     # beside the folder: in it, what lacks a manifest would pass for plain recordings
     with TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as made:
-        for clip in clips:
-            clean = rounded_16(_read(clip.path)) / 32768
+        for clip in progress(clips, len(clips)):
+            clean = to_int16(_read(clip.path)) / 32768
             for condition in conditions:
                 rows.append(_made(source, clip, f"{names[clip.path]}.flac", clean, condition, Path(made)))
-            if on_done is not None:
-                on_done()
         for path in [path for path in Path(made).rglob("*") if path.is_file()]:
             kept = out / path.relative_to(made)
             kept.parent.mkdir(parents=True, exist_ok=True)
@@ -149,18 +148,22 @@ def fingerprint(source: Source, conditions: Sequence[Condition], limit: int | No
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]
 
 
-def differences(manifest: Path, theirs: Path) -> list[str]:
-    """The clips of one manifest whose samples are not those of another, or that only one of them has, sorted."""
+def read_hashes(manifest: Path) -> dict[str, tuple[str, str]]:
+    """SHA-256 of each clip's samples and its reference's, by its name.
 
-    def hashes(path: Path) -> dict[str, tuple[str, str]]:
-        try:
-            _, rows = read_table(path)
-            return {f"{row['condition']}/{row['clip']}": (row["sha256"], row["reference_sha256"]) for row in rows}
-        except KeyError as error:
-            raise SetError(f"{path} is no manifest of conditions: it has no column {error}") from error
+    Raises:
+        SetError: if it is no manifest of conditions.
+    """
+    try:
+        _, rows = read_table(manifest)
+        return {f"{row['condition']}/{row['clip']}": (row["sha256"], row["reference_sha256"]) for row in rows}
+    except KeyError as error:
+        raise SetError(f"{manifest} is no manifest of conditions: it has no column {error}") from error
 
-    ours, others = hashes(manifest), hashes(theirs)
-    return sorted(name for name in ours.keys() | others.keys() if ours.get(name) != others.get(name))
+
+def differences(ours: Mapping[str, tuple[str, str]], theirs: Mapping[str, tuple[str, str]]) -> list[str]:
+    """The clips of one set whose samples are not those of another, or that only one of them has, sorted; by `read_hashes`."""
+    return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
 
 
 def _made(
@@ -271,4 +274,4 @@ def _check(source: Source, condition: Condition) -> None:
 
 def _write(path: Path, samples: Samples) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, rounded_16(samples), RATE, format="FLAC", subtype="PCM_16")
+    soundfile.write(path, to_int16(samples), RATE, format="FLAC", subtype="PCM_16")

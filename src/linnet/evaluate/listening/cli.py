@@ -12,7 +12,7 @@ from linnet.bits.errors import LinnetError
 from linnet.evaluate.cli import COMPARED, codec_options, contestants, measured
 from linnet.evaluate.conditions.cli import chosen_clips, set_options
 from linnet.evaluate.listening.analysis import analyse, as_text, read_answers
-from linnet.evaluate.listening.plan import METHODS, Plan, make_plan
+from linnet.evaluate.listening.plan import METHODS, ListeningError, Plan, make_plan
 from linnet.evaluate.listening.server import RunningTest, make_server
 from linnet.evaluate.metrics import Samples
 from linnet.evaluate.report import Report
@@ -48,8 +48,12 @@ def listen(
     """Serve a listening test of codecs on SET until it is interrupted, and write answers.csv into --out.
 
     What was decoded before is not decoded again. Of SET, 10 files are heard unless --limit says otherwise; of a DRT, all that
-    are called by one of its words. Answers are added to those that are there, and listeners who come back go on.
+    are called by one of its words. Answers are added to those of the same method that are there, and listeners who come back
+    go on.
     """
+    answers = out / "answers.csv"
+    if answers.exists() and (before := read_answers(answers)[0].method) != method:  # together they could not be read
+        raise ListeningError(f"{answers} has answers of {before}, not {method}: name another folder for --out")
     limit = limit or (None if method == "drt" else _CLIPS)
     clips, store = chosen_clips(folder, limit=limit, seed=seed, **chosen)
     report = measured(contestants(codecs or COMPARED, kbps), clips, [], store, jobs)
@@ -57,7 +61,7 @@ def listen(
         click.echo(f"{skipped.codec} is skipped: {skipped.reason}", err=True)
     plan = plan_for(method, clips, report, store, seed)
     out.mkdir(parents=True, exist_ok=True)
-    test = RunningTest(plan, out / "answers.csv", trials)
+    test = RunningTest(plan, answers, trials)
     try:
         server = make_server(test, host, port)
     except OSError as error:

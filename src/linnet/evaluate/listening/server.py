@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +25,7 @@ from linnet.evaluate.listening.plan import COLUMNS, METHODS, ListeningError, Pla
 
 _LISTENER = re.compile(r"[\w.@-]{1,40}")
 _MOST_BYTES = 65_536  # of an answer
+_LENGTH = re.compile(r"[0-9]{1,9}")  # of anything that is sent, in bytes
 
 
 @dataclass
@@ -119,6 +121,10 @@ def make_server(test: RunningTest, host: str = "127.0.0.1", port: int = 0) -> Th
     html = page(test.plan).encode()
 
     class Handler(BaseHTTPRequestHandler):
+        def handle(self) -> None:
+            with suppress(ConnectionError):  # a browser that goes away needs no answer, and nobody has to be told
+                super().handle()
+
         def do_GET(self) -> None:
             url = urlsplit(self.path)
             sound = re.fullmatch(r"/sound/([0-9a-f]+)\.wav", url.path)
@@ -132,11 +138,17 @@ def make_server(test: RunningTest, host: str = "127.0.0.1", port: int = 0) -> Th
                 self.send_error(HTTPStatus.NOT_FOUND)
 
         def do_POST(self) -> None:
-            size = int(self.headers.get("Content-Length") or 0)
-            if self.path != "/answers" or not 0 < size <= _MOST_BYTES:
-                self.send_error(HTTPStatus.NOT_FOUND if self.path != "/answers" else HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            length = self.headers.get("Content-Length") or "0"
+            if self.path != "/answers":
+                self.send_error(HTTPStatus.NOT_FOUND)
                 return
-            body = self.rfile.read(size)
+            if not _LENGTH.fullmatch(length):
+                self.send_error(HTTPStatus.BAD_REQUEST)
+                return
+            if not 0 < int(length) <= _MOST_BYTES:
+                self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+                return
+            body = self.rfile.read(int(length))
 
             def answered() -> dict[str, Any]:
                 try:
@@ -149,12 +161,13 @@ def make_server(test: RunningTest, host: str = "127.0.0.1", port: int = 0) -> Th
 
         def _json(self, work: Any) -> None:
             try:
-                self._send(json.dumps(work()).encode(), "application/json")
+                told, status = work(), HTTPStatus.OK
             except ListeningError as error:
-                self._send(json.dumps({"error": str(error)}).encode(), "application/json", HTTPStatus.BAD_REQUEST)
+                told, status = {"error": str(error)}, HTTPStatus.BAD_REQUEST
             except OSError as error:
                 told = {"error": f"the answers' file cannot be used: {error.strerror}"}
-                self._send(json.dumps(told).encode(), "application/json", HTTPStatus.INTERNAL_SERVER_ERROR)
+                status = HTTPStatus.INTERNAL_SERVER_ERROR
+            self._send(json.dumps(told).encode(), "application/json", status)
 
         def _send(self, body: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK) -> None:
             self.send_response(status)

@@ -7,8 +7,8 @@ What a metric takes from another package is imported at its first call.
 
 from __future__ import annotations
 
-from linnet.evaluate.metrics.base import RATE, Metric, MissingPackageError, Samples, to_rate
-from linnet.evaluate.metrics.listening import NISQA, VISQOL, dnsmos, estoi, nisqa, pesq_nb, pesq_wb, stoi, visqol
+from linnet.evaluate.metrics.base import RATE, Metric, MissingPackageError, Samples, to_int16, to_rate
+from linnet.evaluate.metrics.listening import NISQA, NISQA_WEIGHTS, VISQOL, dnsmos, estoi, nisqa, pesq_nb, pesq_wb, stoi, visqol
 from linnet.evaluate.metrics.masking import nmr, nmr_audible
 from linnet.evaluate.metrics.pitch import f0_error, voicing_error
 from linnet.evaluate.metrics.spectral import (
@@ -39,6 +39,7 @@ __all__ = [
     "pesq_wb",
     "si_sdr",
     "stoi",
+    "to_int16",
     "to_rate",
 ]
 
@@ -75,6 +76,7 @@ METRICS: dict[str, Metric] = {
         "torchmetrics",
         default=False,
         install=NISQA,
+        needs=("librosa", "requests", NISQA_WEIGHTS),
     ),
     "wer": Metric(
         word_error_rate,
@@ -102,6 +104,7 @@ METRICS: dict[str, Metric] = {
         "resemblyzer",
         default=False,
         install=RESEMBLYZER,
+        needs=("pkg_resources",),
     ),
     "utmos": VersaMetric.of("utmos", "MOS", "the words and the speaker; likes clean synthesis better than noisy truth"),
     "scoreq": VersaMetric.of("scoreq_nr", "MOS", "the words and the speaker"),

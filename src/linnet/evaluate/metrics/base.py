@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -46,6 +47,7 @@ class Metric:
         default: whether it is measured if nobody names metrics; not what is slow, or tied to a language.
         install: what installs the package.
         distribution: of the package, '' if it has the same name.
+        needs: other packages without which that one does not run, and files.
     """
 
     function: Function
@@ -57,10 +59,20 @@ class Metric:
     default: bool = True
     install: str = "pip install 'linnet[eval]'"
     distribution: str = ""
+    needs: tuple[str | Path, ...] = ()
+
+    def lacking(self) -> str:
+        """The first package or file that it needs and that is not there, '' if all are."""
+        needs: tuple[str | Path, ...] = (self.package, *self.needs) if self.package else self.needs
+        for need in needs:
+            there = need.exists() if isinstance(need, Path) else importlib.util.find_spec(need) is not None
+            if not there:
+                return str(need)
+        return ""
 
     def available(self) -> bool:
         """Whether what it needs is installed."""
-        return not self.package or importlib.util.find_spec(self.package) is not None
+        return not self.lacking()
 
     def identity(self) -> str:
         """What its value depends on besides the signals: results are kept under it.
@@ -70,8 +82,8 @@ class Metric:
         """
         version = ""
         if self.package:
-            if not self.available():
-                raise missing_package(self.package, self.install)
+            if lacking := self.lacking():
+                raise missing_package(lacking, self.install)
             version = f"{self.package} {importlib.metadata.version(self.distribution or self.package)}"
         return f"{self.function.__name__} {self.revision} {version}".rstrip()
 
@@ -80,6 +92,11 @@ def to_rate(samples: Samples, sample_rate: int, wanted: int) -> npt.NDArray[np.f
     """Samples [samples] at another rate, in soxr's best quality, as float64."""
     samples = np.asarray(samples, np.float64)
     return samples if sample_rate == wanted else soxr.resample(samples, sample_rate, wanted, quality="VHQ")
+
+
+def to_int16(samples: Samples) -> npt.NDArray[np.int16]:
+    """[samples] as a file of 16 bits holds them: rounded and clipped, full scale 1.0 being 32768."""
+    return np.clip(np.round(np.asarray(samples, np.float64) * 32768), -32768, 32767).astype(np.int16)
 
 
 def at_16k(reference: Samples, degraded: Samples, sample_rate: int) -> tuple[Samples, Samples]:

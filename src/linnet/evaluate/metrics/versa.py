@@ -22,6 +22,7 @@ import soundfile
 
 from linnet.bits.errors import LinnetError
 from linnet.evaluate.metrics.base import RATE, Metric, Samples, at_16k, missing_package
+from linnet.writing import file_identity
 
 COMMAND = "LINNET_VERSA"
 """The environment variable with VERSA's command, if it is not `versa-score`."""
@@ -32,7 +33,6 @@ INSTALL = f"pip install git+https://github.com/wavlab-speech/versa, or name its 
 _CONFIG = {
     "utmos": "- name: pseudo_mos\n  predictor_types: [utmos]\n  predictor_args:\n    utmos:\n      fs: 16000\n",
     "scoreq_nr": "- name: scoreq_nr\n",
-    "scoreq_ref": "- name: scoreq_ref\n",
     "sheet_ssqa": "- name: sheet_ssqa\n",
     "audiobox_aesthetics_PQ": "- name: audiobox_aesthetics\n  batch_size: 1\n",
 }
@@ -74,18 +74,17 @@ class VersaMetric(Metric):
         assert isinstance(self.function, Through)
         return self.function.key
 
-    def available(self) -> bool:
-        """See `Metric.available`."""
-        return shutil.which(_command()[0]) is not None
+    def lacking(self) -> str:
+        """See `Metric.lacking`."""
+        return "" if shutil.which(_command()[0]) else self.package
 
     def identity(self) -> str:
         """See `Metric.identity`: the command, its build, and what it is asked."""
         path = shutil.which(_command()[0])
         if path is None:
             raise missing_package(self.package, self.install)
-        status = Path(path).stat()
         asked = hashlib.sha256(_CONFIG[self.key].encode()).hexdigest()[:8]
-        return f"versa {self.key} {asked} {shlex.join(_command())} {status.st_size}/{status.st_mtime_ns}"
+        return f"versa {self.key} {asked} {shlex.join(_command())} {file_identity(path)}"
 
 
 def score(keys: Sequence[str], pairs: Sequence[Pair]) -> list[dict[str, float]]:
