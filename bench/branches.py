@@ -14,14 +14,14 @@ from tempfile import TemporaryDirectory
 
 import click
 import numpy as np
-import soundfile
 
 import linnet
 from linnet.evaluate.conditions.grammar import parse_condition
 from linnet.evaluate.conditions.making import Source, make_set
 from linnet.evaluate.metrics import RATE, Samples
 from linnet.evaluate.metrics.spectral import si_sdr
-from linnet.evaluate.sets import read_table
+from linnet.evaluate.sets import find_clips, read_clip
+from linnet.runtime.codec import Codec
 
 HEAD = (
     "", "input to speech", "speech branch to speech", "noise branch to noise", "both to input", "speech in the noise branch",
@@ -29,9 +29,8 @@ HEAD = (
 )  # fmt: skip
 
 
-def branches(model: str, heard: Samples, speech_layers: int) -> tuple[Samples, Samples]:
+def branches(codec: Codec, heard: Samples, speech_layers: int) -> tuple[Samples, Samples]:
     """What each branch makes of the input `[n]`, of its length."""
-    codec = linnet.load(model)
     codes = codec.encode_codes(heard, RATE)
     alone = []
     for other in (slice(speech_layers, None), slice(0, speech_layers)):
@@ -49,9 +48,8 @@ def leak(branch: Samples, other: Samples) -> float:
 def pairs(corpus: Path, split: str, condition: str, limit: int) -> Iterator[tuple[Samples, Samples]]:
     """The input and its speech, `[n]` each."""
     with TemporaryDirectory() as folder:
-        manifest = make_set(Source(corpus, split, 0), [parse_condition(condition)], Path(folder), limit)
-        for row in read_table(manifest)[1]:
-            yield tuple(soundfile.read(Path(folder) / row[column])[0] for column in ("path", "reference"))
+        make_set(Source(corpus, split, 0), [parse_condition(condition)], Path(folder), limit)
+        yield from map(read_clip, find_clips(Path(folder), split))
 
 
 @click.command()
@@ -63,9 +61,10 @@ def pairs(corpus: Path, split: str, condition: str, limit: int) -> Iterator[tupl
 @click.option("--speech-layers", type=click.IntRange(min=1), default=4, show_default=True)
 def main(models: tuple[str, ...], corpus: Path, split: str, condition: str, limit: int, speech_layers: int) -> None:
     """Measure the branches of MODELS."""
+    codecs = {model: linnet.load(model) for model in models}
     found: dict[str, list[list[float]]] = {model: [] for model in models}
-    for (heard, speech), model in itertools.product(pairs(corpus, split, condition, limit), models):
-        said, rest = branches(model, heard, speech_layers)
+    for (heard, speech), (model, codec) in itertools.product(pairs(corpus, split, condition, limit), codecs.items()):
+        said, rest = branches(codec, heard, speech_layers)
         noise = heard - speech
         against = ((speech, heard), (speech, said), (noise, rest), (heard, said + rest))
         ratios = [si_sdr(wanted, got, RATE) for wanted, got in against]

@@ -1,8 +1,8 @@
 """Corpora: a manifest of recordings, packed once into arrays that training can map into memory.
 
 A corpus is a folder with a `manifest.csv` that has at least the columns `path`, `kind` (speech, noise, rir) and `split`.
-Packing decodes every file, resamples it to the model's rate and
-labels speech with its pitch, because decoding Ogg and tracking pitch in every epoch would cost more than the training.
+Packing decodes every file, resamples it to the model's rate and labels speech with its pitch, because decoding Ogg and
+tracking pitch in every epoch would cost more than the training.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from linnet.lab.data.corpus import Packed
-from linnet.lab.data.noises import synthetic
+from linnet.lab.data.noises import convolved, synthetic
 
 Samples = npt.NDArray[np.float32]
 
@@ -117,7 +117,7 @@ class Degrader:
         fade = np.ones(len(response), np.float32)
         ramp = round(0.005 * self.sample_rate)
         fade[early:] = np.maximum(1 - np.arange(max(len(response) - early, 0)) / ramp, 0)
-        return _convolved(clean, response), _convolved(clean, response * fade)
+        return convolved(clean, response), convolved(clean, response * fade)
 
     def _room(self, rng: np.random.Generator) -> Samples:
         """A room's response, from the direct sound on and at unit energy of its first 3 ms: neither delay nor distance is to be
@@ -136,7 +136,7 @@ class Degrader:
         for _ in range(rng.integers(1, self.config.noises + 1)):
             part = self._source(length, rng)
             if self.config.noise_room_share and rng.random() < self.config.noise_room_share:
-                part = _convolved(part, self._room(rng))
+                part = convolved(part, self._room(rng))
             part = self._coloured(part, rng, self.config.noise_colour_db)
             parts.append(part * (10 ** (-rng.uniform(0.0, 10.0) / 20) / _level(part)))
         total = np.sum(parts, axis=0)
@@ -182,11 +182,6 @@ class Degrader:
         size = len(x) + 1024
         gains = 10 ** (response_db(np.fft.rfftfreq(size, 1 / self.sample_rate)) / 20)
         return np.fft.irfft(np.fft.rfft(x, size) * gains, size)[: len(x)].astype(np.float32)
-
-
-def _convolved(x: Samples, response: Samples) -> Samples:
-    size = 1 << (len(x) + len(response) - 1).bit_length()
-    return np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(response, size), size)[: len(x)].astype(np.float32)
 
 
 def _companded(x: Samples) -> Samples:

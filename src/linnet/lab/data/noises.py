@@ -65,10 +65,14 @@ def blows(length: int, sample_rate: int, rng: np.random.Generator) -> npt.NDArra
     places = ((np.cumsum(gaps) - rng.random()) * sample_rate / rate).astype(int)
     places = places[(places >= 0) & (places < length)]
     struck[places] = rng.uniform(0.2, 1, len(places))
-    size = 1 << (length + len(response) - 1).bit_length()
-    total = np.fft.irfft(np.fft.rfft(struck, size) * np.fft.rfft(response, size), size)[:length]
     # A floor, as a clip may have no blow at all.
-    return total + 1e-3 * rng.standard_normal(length)
+    return convolved(struck, response) + 1e-3 * rng.standard_normal(length)
+
+
+def convolved(x: npt.NDArray[np.floating], response: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """`x` `[n]` as it sounds through a response, `[n]`."""
+    size = 1 << (len(x) + len(response) - 1).bit_length()
+    return np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(response, size), size)[: len(x)]
 
 
 def wander(length: int, sample_rate: int, rate: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
