@@ -57,13 +57,15 @@ class EmaCodebook(nn.Module):
         chosen = (draws ** (1 / odds)).argmax(1, keepdim=True)
         return others.gather(1, chosen).squeeze(1)
 
-    @torch.no_grad()
     def accumulate(self, x: Tensor, indices: Tensor) -> None:
-        """Add a batch, `[n, dim]` with the entry of each, to what the next `update` will use.
+        """In training mode add a batch, `[n, dim]` with the entry of each, to what the next `update` will use.
 
-        Kept apart from `update` so that several processes can sum their batches in between.
+        Kept apart from `update` so that several processes can sum their batches in between. Without gradients nothing is
+        added: no update follows such a pass.
         """
-        self.batch_sums.index_add_(0, indices, x.to(self.batch_sums.dtype))
+        if not (self.training and torch.is_grad_enabled()):
+            return
+        self.batch_sums.index_add_(0, indices, x.detach().to(self.batch_sums.dtype))
         self.batch_usage.index_add_(0, indices, torch.ones_like(indices, dtype=self.batch_usage.dtype))
 
     @torch.no_grad()

@@ -66,8 +66,7 @@ class PhaseQuantizer(nn.Module):
         for number, book in enumerate(self.codebooks()):
             if number > 0:
                 columns.append(book.nearest(rest))
-            if self.training and torch.is_grad_enabled():
-                book.accumulate(rest.flatten(0, 1), columns[-1].flatten())
+            book.accumulate(rest.flatten(0, 1), columns[-1].flatten())
             found = book(columns[-1])
             total, rest = total.detach() + found, rest - found
             totals.append(total)

@@ -124,7 +124,7 @@ class PredictiveQuantizer(FactorisedLayers):
         what a sender believes, and learns to say the `aim`, and the layers above it say what is then lacking of the latent.
         `arrived`, bool `[batch, frames]`, lets the predictor also learn from what a receiver of those frames alone has: to
         conceal the others, and to forget that they were lost. In training mode the codebooks gather statistics for their
-        next update, but not without gradients: then no update follows.
+        next update.
         """
         target = latent.detach()
         sought = target if guided is None else guided.detach()
@@ -132,8 +132,7 @@ class PredictiveQuantizer(FactorisedLayers):
         indices = self.search_base(sought, pitch_steps)
         entries = self.entries[indices]
         vectors, predicted, _ = self.remember(entries, self.initial_state(len(latent))[0])
-        if self.training and torch.is_grad_enabled():
-            self.base.accumulate((aim - predicted.detach()).flatten(0, 1), entries.flatten())
+        self.base.accumulate((aim - predicted.detach()).flatten(0, 1), entries.flatten())
         base = predicted + vectors
         columns, totals, loss = self.learn(target, base)
         errors = [(aim - total).square().mean() for total in (predicted, base)]

@@ -65,14 +65,13 @@ class FactorisedLayers(nn.Module):
     def learn_layer(self, number: int, searched: Tensor, target: Tensor, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One layer's codes for what `total` lacks of `searched`, the total with what they say, and its distance from `target`.
 
-        In training mode the codebook gathers statistics for its next update, but not without gradients: then no update follows.
+        In training mode the codebook gathers statistics for its next update.
         """
         inward, outward, book = self.layers()[number]
         small = inward(searched - total.detach())
         codes = book.nearest(small.detach())
         looked_up = book(codes)
-        if self.training and torch.is_grad_enabled():
-            book.accumulate(small.detach().flatten(0, 1), codes.flatten())
+        book.accumulate(small.detach().flatten(0, 1), codes.flatten())
         # Straight through the search, so that the projection inward learns from what comes out.
         total = total.detach() + outward(small + (looked_up - small).detach())
         return codes, total, (target - total).square().mean() + 0.25 * (small - looked_up).square().mean()
