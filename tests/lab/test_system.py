@@ -59,7 +59,7 @@ def codec(request):
         return small(phase_layers=2, band_channels=8, band_blocks=1)
     if request.param == "enhancer and bands":
         sizes = {"enhancer_blocks": 1, "enhancer_channels": 16, "enhancer_hidden": 32, "band_channels": 8, "band_blocks": 2}
-        return small(phase_layers=2, lookahead=1, **sizes)
+        return small(phase_layers=2, lookahead=1, tracker_channels=32, tracker_enhanced=True, **sizes)
     return small(request.param)
 
 

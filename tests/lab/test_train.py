@@ -22,6 +22,8 @@ from linnet.lab.data.crops import CropConfig, CropSampler
 from linnet.lab.data.degrade import DegradeConfig
 from linnet.lab.dsp.pitch import PitchLabels
 from linnet.lab.losses.adversarial import DiscriminatorConfig
+from linnet.lab.systems.base import Example
+from linnet.lab.systems.codec import Codec
 from linnet.lab.systems.dual_branch import DualBranchConfig
 from linnet.lab.systems.lrac import LracConfig
 from linnet.lab.systems.phoenix import PhoenixConfig
@@ -475,6 +477,31 @@ def test_a_student_comes_nearer_to_its_teacher(packed, tmp_path):
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
     with pytest.raises(ValueError, match="names none"):
         Recipe("s", (student,), system)
+
+
+def test_a_tracker_learns_pitch_from_its_teacher(packed, tmp_path):
+    list(Trainer(recipe(batch=1), Data(packed, None), tmp_path).run(0.0))
+    common = {"batch": 3, "crops": DEGRADED, "warmup_steps": 2, "learning_rate": 1e-2}
+    taught = Stage("tracker", 30, ("tracker",), {"pitch": 1.0}, pitch="taught", **common)
+    sizes = {"enhancer_blocks": 1, "enhancer_channels": 16, "enhancer_hidden": 32}
+    system = dataclasses.replace(SMALL, lookahead=1, tracker_channels=24, tracker_enhanced=True, **sizes)
+    teacher = tmp_path / "last.safetensors"
+    trainer = Trainer(Recipe("t", (taught,), system, teacher=str(teacher)), Data(packed, None), tmp_path)
+    losses = [step["pitch"] for step in trainer.run(1.0)]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    samples = torch.zeros(1, 4 * SMALL.hop)
+    example = Example(samples, samples, torch.full((1, 4), 100.0))
+    assert isinstance(trainer.teacher, Codec)
+    trainer.teacher.pitch_hz = lambda _: torch.tensor([[200.0, 0.0, 300.0, 400.0]])
+    # As late as everything that is coded.
+    assert trainer._taught(example).pitch_hz.tolist() == [[0.0, 200.0, 0.0, 300.0]]
+    with pytest.raises(ValueError, match="names none"):
+        Recipe("t", (taught,), system)
+    with pytest.raises(ValueError, match="needs an enhancer"):
+        dataclasses.replace(SMALL, tracker_enhanced=True)
+    trainer.teacher = Trainer(pure_recipe(), Data(packed, None), tmp_path / "pure").codec
+    with pytest.raises(ValueError, match="tracks no pitch"):
+        trainer._taught(example)
 
 
 def _train_in_two(rank, plan, folder, packed):

@@ -93,7 +93,9 @@ class Codec(System):
         )  # fmt: skip
         self.phase = Phase(config) if config.phase_layers else None
         self.decoder = Decoder(config)
-        self.tracker = PitchTracker(config.sample_rate, config.hop, config.pitch)
+        self.tracker = PitchTracker(
+            config.sample_rate, config.hop, config.pitch, config.tracker_channels, reads_enhanced=config.tracker_enhanced
+        )
         self.description = f"source-filter codec, head {config.head!r}" + (", removes noise" if config.enhances else "")
         self.lookahead = config.lookahead
         self.delay = config.window - config.hop + config.lookahead * config.hop
@@ -125,11 +127,26 @@ class Codec(System):
         latent, state = received.latent, self.decoder.initial_state(len(received.latent))
         return self.decoder(latent, received.pitch_steps, received.quality, received.phase, state)[0]
 
+    def _pitch_logits(self, samples: Tensor, spectrum: Tensor) -> Tensor:
+        return self.tracker(samples, spectrum, self.tracker.initial_state(len(samples)))[0]
+
     @torch.no_grad()
-    def track(self, samples: Tensor) -> Tensor:
-        """The tracker's pitch steps of `[batch, frames * hop]` from silence: int64 `[batch, frames]`, -1 unvoiced."""
+    def track(self, samples: Tensor, spectrum: Tensor) -> Tensor:
+        """The tracker's pitch steps of `[batch, frames * hop]`, whose `spectrum` is as above, from silence: int64 `[batch,
+        frames]`, -1 unvoiced."""
         with torch.autocast(samples.device.type, enabled=False):  # as in use
-            return self.tracker.steps(self.tracker(samples, self.tracker.initial_state(len(samples)))[0])
+            return self.tracker.steps(self._pitch_logits(samples, spectrum))
+
+    def read(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """What is coded of `[batch, frames * hop]`: the `spectrum` and, as `track` has them, the pitch steps."""
+        spectrum = self.spectrum(samples)
+        return spectrum, self.track(samples, spectrum)
+
+    def pitch_hz(self, samples: Tensor) -> Tensor:
+        """The pitch of `[batch, frames * hop]` as `read` has it, in Hz, 0 where unvoiced."""
+        _, steps = self.read(samples)
+        frequencies = torch.from_numpy(self.config.pitch.frequencies()).to(samples)
+        return torch.where(steps >= 0, frequencies[steps.clamp(min=0)], 0)
 
     def _labelled(self, example: Example) -> Tensor:
         steps = self.config.pitch.quantize(example.pitch_hz.cpu().numpy())
@@ -160,15 +177,15 @@ class Codec(System):
             codes = torch.cat([codes, codes.new_zeros(shape) if fine is None else fine.codes], -1)
         return Coded(analysis.latent, guided, pitch_steps, sent, phase, codes, spectrum, fine)
 
-    def without_quantizer(self, samples: Tensor, pitch_steps: Tensor) -> Received:
+    def without_quantizer(self, spectrum: Tensor, pitch_steps: Tensor) -> Received:
         """What the decoder would get if nothing were quantized."""
-        analysis = self.analyse(self.spectrum(samples), pitch_steps)
+        analysis = self.analyse(spectrum, pitch_steps)
         quality = torch.full_like(pitch_steps, self.config.n_layers + 1)
         return Received(analysis.latent, pitch_steps, quality, self.analyse_phase(analysis, pitch_steps))
 
-    def with_noise(self, samples: Tensor, pitch_steps: Tensor, share: Share) -> Received:
+    def with_noise(self, spectrum: Tensor, pitch_steps: Tensor, share: Share) -> Received:
         """The latent with Gaussian noise, at the level of 1 to all layers, or none, clip by clip."""
-        clean = self.without_quantizer(samples, pitch_steps)
+        clean = self.without_quantizer(spectrum, pitch_steps)
         config = self.config
         quality = share.randint(1, config.n_layers + 2, 1)
         powers = [_NOISE_POWER[min(layer, config.spectrum_layers) - 1] for layer in range(1, config.n_layers + 1)]
@@ -227,29 +244,25 @@ class Codec(System):
     def forward(self, stage: Stage, example: Example, share: Share) -> Passed:
         """One pass in training; `System.forward`."""
         samples, losses = example.samples, {}
-        pitch_steps = self._labelled(example) if stage.pitch == "labelled" else self.track(samples)
+        spectrum = self.spectrum(samples)
+        pitch_steps = self.track(samples, spectrum) if stage.pitch == "tracked" else self._labelled(example)
         if "pitch" in stage.losses:
-            logits, _ = self.tracker(samples, self.tracker.initial_state(len(samples)))
+            logits = self._pitch_logits(samples, spectrum)
             losses["pitch"] = torch.nn.functional.cross_entropy(logits.flatten(0, 1), pitch_steps.flatten() + 1)
         if stage.bottleneck == "quantized":
-            return self._quantized_pass(stage, example, pitch_steps, share, losses)
+            return self._quantized_pass(stage, example, spectrum, pitch_steps, share, losses)
         if stage.bottleneck == "noise":
-            received = self.with_noise(samples, pitch_steps, share)
+            received = self.with_noise(spectrum, pitch_steps, share)
             return Passed(losses, {"": self._heard(self.synthesise(received), example, received.quality)})
-        latent, heard = None, {}
-        if "alignment" in stage.losses or stage.bottleneck == "enhanced":
-            spectrum = self.spectrum(samples)
-            if "alignment" in stage.losses:
-                latent = self.analyse(spectrum, pitch_steps).latent
-            if stage.bottleneck == "enhanced":
-                heard = {"": self._heard(self.resynthesised(spectrum), example)}
+        latent = self.analyse(spectrum, pitch_steps).latent if "alignment" in stage.losses else None
+        heard = {"": self._heard(self.resynthesised(spectrum), example)} if stage.bottleneck == "enhanced" else {}
         return Passed(losses, heard, latent)
 
     def _quantized_pass(
-        self, stage: Stage, example: Example, pitch_steps: Tensor, share: Share, losses: dict[str, Tensor]
+        self, stage: Stage, example: Example, spectrum: Tensor, pitch_steps: Tensor, share: Share, losses: dict[str, Tensor]
     ) -> Passed:
         arrived = ~draw_losses(pitch_steps.shape[1], stage.frame_loss, share)
-        analysis = self.analyse(self.spectrum(example.samples), pitch_steps)
+        analysis = self.analyse(spectrum, pitch_steps)
         aim, enhanced = None, share.rand(1) < stage.enhancement_probability
         if self.guide is not None:
             # PURE Codec's aim (`linnet.lab.systems.pure`): the clean speech's embedding, or the input's own.
@@ -292,22 +305,22 @@ class Codec(System):
     @torch.no_grad()
     def fit(self, stage: Stage, examples: Sequence[Example], generator: torch.Generator) -> None:
         """`System.fit`."""
-        drawn = [(example.samples, self.track(example.samples)) for example in examples]
+        drawn = [self.read(example.samples) for example in examples]
         if not self.quantizer.fitted:
-            latent = torch.cat([self.analyse(self.spectrum(samples), pitch).latent for samples, pitch in drawn])
+            latent = torch.cat([self.analyse(spectrum, pitch).latent for spectrum, pitch in drawn])
             self.quantizer.fit(latent, torch.cat([pitch for _, pitch in drawn]), generator)
         if self.phase is not None and "phase" in stage.trains and not self.phase.quantizer.fitted:
-            latents = [self.quantize(self.analyse(self.spectrum(samples), pitch), pitch).phase for samples, pitch in drawn]
+            latents = [self.quantize(self.analyse(spectrum, pitch), pitch).phase for spectrum, pitch in drawn]
             self.phase.quantizer.fit(torch.cat([latent for latent in latents if latent is not None]), generator)
 
     def latent(self, samples: Tensor) -> Tensor:
         """`System.latent`."""
-        return self.analyse(self.spectrum(samples), self.track(samples)).latent
+        return self.analyse(*self.read(samples)).latent
 
     def encode(self, samples: Tensor) -> Tensor:
         """`System.encode`."""
-        pitch_steps = self.track(samples)
-        return self.quantize(self.analyse(self.spectrum(samples), pitch_steps), pitch_steps).codes
+        spectrum, pitch_steps = self.read(samples)
+        return self.quantize(self.analyse(spectrum, pitch_steps), pitch_steps).codes
 
     def decode(self, codes: Tensor) -> Tensor:
         """`System.decode`."""
@@ -315,11 +328,9 @@ class Codec(System):
 
     def unquantized(self, example: Example) -> dict[str, Tensor]:
         """`System.unquantized`: with the labelled pitch, as training the tracker has it, and as tracked."""
-        pitches = {
-            "unquantized, labelled pitch": self._labelled(example),
-            "unquantized": self.track(example.samples),
-        }
-        return {name: self.synthesise(self.without_quantizer(example.samples, pitch)) for name, pitch in pitches.items()}
+        spectrum, tracked = self.read(example.samples)
+        pitches = {"unquantized, labelled pitch": self._labelled(example), "unquantized": tracked}
+        return {name: self.synthesise(self.without_quantizer(spectrum, pitch)) for name, pitch in pitches.items()}
 
     def columns(self) -> list[tuple[str, int]]:
         """`System.columns`."""

@@ -12,6 +12,9 @@ from torch.nn import functional as F
 
 from linnet.lab.nn.blocks import Chain, State
 
+# The power of rounding to 16 bits, in a bin.
+FLOOR = 1e-7
+
 
 class Enhancer(nn.Module):
     """Complex spectrum `[batch, frames, bins]` to the same with a gain on every bin, `lookahead` frames late.
@@ -131,5 +134,4 @@ class BandBlock(nn.Module):
 def log_energy(spectrum: Tensor) -> Tensor:
     """What networks read of a complex spectrum; of the same shape, around zero for speech at -26 dBFS."""
     energy = spectrum.real**2 + spectrum.imag**2
-    # The floor is the power of rounding to 16 bits.
-    return (torch.log(energy + 1e-7) + 4.0) / 4.0
+    return (torch.log(energy + FLOOR) + 4.0) / 4.0

@@ -35,7 +35,8 @@ class SourceFilterConfig:
 
     The last `phase_layers` of the layers carry the phase of the lowest `phase_bins` bins, the others the spectrum. With
     `enhancer_blocks` or `band_channels` an enhancer stands before the encoder, of a network over frames, one over bands of
-    `band_bins`, or both; it answers for a frame `lookahead` frames later. With `guide_blocks` the base layer says the clean
+    `band_bins`, or both; it answers for a frame `lookahead` frames later, and with `tracker_enhanced` the pitch tracker reads
+    what it lets pass, too. With `guide_blocks` the base layer says the clean
     speech and the others the scene, as in PURE Codec.
     """
 
@@ -68,6 +69,8 @@ class SourceFilterConfig:
     phase_dim: int = 24
     phase_channels: int = 128
     phase_hidden: int = 384
+    tracker_channels: int = 96
+    tracker_enhanced: bool = False
     pitch: PitchScale = field(default_factory=PitchScale)
 
     def __post_init__(self) -> None:
@@ -77,6 +80,8 @@ class SourceFilterConfig:
             raise ValueError("the free head has no source whose phase could be referred to: give it no phase_layers")
         if self.lookahead and not self.enhances:
             raise ValueError("only an enhancer looks ahead: without enhancer_blocks and band_channels, lookahead is 0")
+        if self.tracker_enhanced and not self.enhances:
+            raise ValueError("tracker_enhanced needs an enhancer: set enhancer_blocks or band_channels")
         if not 0 <= self.phase_layers < self.n_layers:
             raise ValueError(f"{self.phase_layers} of {self.n_layers} layers for the phase leave none for the spectrum")
 

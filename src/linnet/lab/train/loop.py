@@ -37,6 +37,7 @@ from linnet.lab.losses.reconstruction import (
 from linnet.lab.share import Share, gather_batch
 from linnet.lab.systems import make_system
 from linnet.lab.systems.base import Example, Heard, Passed, System
+from linnet.lab.systems.codec import Codec
 from linnet.lab.train.checkpoint import (
     Checkpoint,
     Progress,
@@ -232,6 +233,8 @@ class Trainer:
         assert self.optimiser is not None
         generator = torch.Generator().manual_seed(hash((seed, self.progress.step)) % (1 << 62))
         share = Share(generator, stage.batch, self.rank, self.world, self.device)
+        if stage.pitch == "taught":
+            example = self._taught(example)
         alone = stage.adversarial and self.progress.step < stage.discriminator_warmup_steps
         with torch.set_grad_enabled(not alone), self._autocast():
             passed = self.codec(stage, example, share)
@@ -305,6 +308,14 @@ class Trainer:
         latent, target = latent[:, behind:], target[:, : target.shape[1] - behind]
         cosine = torch.nn.functional.cosine_similarity(latent, target, dim=-1)
         return (latent - target).square().mean() + (1 - cosine).mean()
+
+    def _taught(self, example: Example) -> Example:
+        """With the pitch that the teacher tracks in the target in place of the labels."""
+        if not isinstance(self.teacher, Codec):
+            raise ValueError("the teacher tracks no pitch, so no stage's pitch can be 'taught'")
+        behind = self.codec.lookahead - self.teacher.lookahead
+        pitch_hz = torch.nn.functional.pad(self.teacher.pitch_hz(example.wanted), (behind, 0))
+        return dataclasses.replace(example, pitch_hz=pitch_hz[:, : example.pitch_hz.shape[1]])
 
     def _reconstruction_losses(self, stage: Stage, name: str, heard: Heard) -> dict[str, Tensor]:
         output, wanted = heard.output, heard.wanted

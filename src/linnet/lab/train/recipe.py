@@ -40,10 +40,10 @@ class Stage:
     (the tracker's cross-entropy), kl and enhancement (PURE's), mix (the dual-branch codec's). Where a system has several
     outputs, what is lost on one is called `output/loss`. Codebooks without entries are fitted at the start of the first
     stage that minimises latent; until then a phase passes unquantized. `pitch` is "tracked", by the tracker as it stands,
-    which is what the codec will meet, or "labelled", by the corpus's labels. `enhancement_probability` is how often PURE's
-    first streams aim at the target, `perturbation` how often, in the source-filter system, the decoder is given a neighbour
-    of a code that is not a first one. Unless `paired`, discriminators are shown other clips' targets. `batch` counts the
-    clips of all processes together.
+    which is what the codec will meet, "labelled", by the corpus's labels, or "taught", by what the teacher tracks in the
+    target. `enhancement_probability` is how often PURE's first streams aim at the target, `perturbation` how often, in the
+    source-filter system, the decoder is given a neighbour of a code that is not a first one. Unless `paired`, discriminators
+    are shown other clips' targets. `batch` counts the clips of all processes together.
     """
 
     name: str
@@ -67,8 +67,8 @@ class Stage:
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.crops.frames) < 1:
             raise ValueError(f"stage {self.name!r}: steps, batch and the crops' frames are at least 1")
-        if self.pitch not in ("tracked", "labelled"):
-            raise ValueError(f"stage {self.name!r}: pitch {self.pitch!r} is neither 'tracked' nor 'labelled'")
+        if self.pitch not in ("tracked", "labelled", "taught"):
+            raise ValueError(f"stage {self.name!r}: pitch {self.pitch!r} is not one of 'tracked', 'labelled', 'taught'")
         for name in map(_loss, self.losses):
             if name not in LOSSES:
                 near = difflib.get_close_matches(name, LOSSES, 1)
@@ -110,9 +110,9 @@ class Recipe:
     """The whole of a training run.
 
     `data` names the corpus with its licences, for the card of what is trained on it. `teacher` is the checkpoint that stages
-    align with, and a fresh run takes the parts that it `inherits` from there. Networks compute in bfloat16 unless
-    told otherwise; losses, codebooks and weights are float32 anyway. Validation hears clean clips and, at the levels of
-    `validation_snr_db` in turn, the same clips in noise.
+    align with or learn pitch from, and a fresh run takes the parts that it `inherits` from there. Networks compute in bfloat16
+    unless told otherwise; losses, codebooks and weights are float32 anyway. Validation hears clean clips and, at the levels
+    of `validation_snr_db` in turn, the same clips in noise.
     """
 
     name: str
@@ -135,8 +135,9 @@ class Recipe:
             raise ValueError(f"recipe {self.name!r} has no stages: there is nothing to train")
         if self.seed < 0:
             raise ValueError(f"recipe {self.name!r}: seed is {self.seed}; choose 0 or more")
-        if not self.teacher and (self.inherits or any("alignment" in stage.losses for stage in self.stages)):
-            raise ValueError(f"recipe {self.name!r} inherits from a teacher or aligns with it, but names none")
+        asked = any("alignment" in stage.losses or stage.pitch == "taught" for stage in self.stages)
+        if not self.teacher and (self.inherits or asked):
+            raise ValueError(f"recipe {self.name!r} inherits, aligns with or takes its pitch from a teacher, but names none")
         system = SYSTEMS[self.system.kind][1]
         unknown = ", ".join(sorted(set(self.inherits) - set(system.parts)))
         if unknown:
