@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from linnet.evaluate.sets import SetError
 from linnet.lab.cli import slim_checkpoint, train
 from linnet.lab.data.corpus import load_audio, pack, read_manifest
 from linnet.lab.data.crops import CropConfig, CropSampler
@@ -340,7 +341,7 @@ def test_a_corpus_with_a_recording_that_is_none_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"nan\.wav holds samples"):
         load_audio(tmp_path / "nan.wav", 16000)
     (tmp_path / "manifest.csv").write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match=r"manifest\.csv is no table"):
+    with pytest.raises(SetError, match=r"manifest\.csv is no table"):
         read_manifest(tmp_path)
 
 

@@ -98,7 +98,7 @@ def find_recordings(folder: Path, kind: str, split: str) -> list[Recording]:
         if not paths:
             raise SetError(f"{folder} holds no audio files: name a folder with {', '.join(sorted(SUFFIXES))} files")
         return [Recording(path, str(path)) for path in paths]
-    entries = [entry for entry in _entries(manifest, _COLUMNS) if entry["kind"] == kind]
+    entries = [entry for entry in read_manifest(manifest, _COLUMNS) if entry["kind"] == kind]
     here = [entry for entry in entries if entry["split"] == split]
     if kind == "speech" and not here:
         there = ", ".join(sorted({entry["split"] for entry in entries})) or "none at all"
@@ -118,7 +118,7 @@ def said_of_each(folder: Path, column: str) -> dict[str, str]:
     manifest = folder / "manifest.csv"
     if not manifest.is_file():
         raise SetError(f"{folder} is no corpus: without a manifest.csv nobody knows a {column}")
-    return {_name(entry): entry[column] for entry in _entries(manifest, {"path", column})}
+    return {_name(entry): entry[column] for entry in read_manifest(manifest, {"path", column})}
 
 
 def read_audio(path: Path) -> npt.NDArray[np.float64]:
@@ -168,7 +168,7 @@ def spread(items: Sequence[_Item], limit: int | None) -> list[_Item]:
 
 def _conditioned(manifest: Path, split: str, limit: int | None) -> list[Clip]:
     by_condition: dict[str, list[Clip]] = {}
-    entries = _entries(manifest, _COLUMNS | _CONDITION_COLUMNS)
+    entries = read_manifest(manifest, _COLUMNS | _CONDITION_COLUMNS)
     for entry in entries:
         if entry["split"] != split:
             continue
@@ -218,7 +218,13 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         raise SetError(f"{path} is no table (CSV in UTF-8): {error}") from error
 
 
-def _entries(manifest: Path, needed: set[str]) -> list[dict[str, str]]:
+def read_manifest(manifest: Path, needed: set[str]) -> list[dict[str, str]]:
+    """The lines of a corpus's manifest; what a line lacks is ''.
+
+    Raises:
+        SetError: if it is none, has not all the `needed` columns, or names a file that is not below its folder.
+        OSError: if it cannot be read.
+    """
     columns, entries = read_table(manifest)
     missing = sorted(needed - set(columns))
     if missing:

@@ -55,7 +55,7 @@ def in_room(pair: Pair, response: Samples) -> Pair:
     response = response / max(float(np.sqrt(np.square(response[: round(_DIRECT_S * RATE)]).sum())), 1e-9)
     late = np.maximum(np.arange(len(response)) - round(_EARLY_S * RATE), 0)
     early = response * np.maximum(1 - late / (_RAMP_S * RATE), 0)
-    return _unclipped(Pair(_convolved(pair.heard, response), _convolved(pair.wanted, early)))
+    return _unclipped(Pair(convolved(pair.heard, response), convolved(pair.wanted, early)))
 
 
 def modelled_room(seconds: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -97,6 +97,7 @@ def _unclipped(pair: Pair) -> Pair:
     return Pair(*(samples / peak for samples in pair)) if peak > 1 else pair
 
 
-def _convolved(samples: Samples, response: Samples) -> npt.NDArray[np.float64]:
+def convolved(samples: Samples, response: Samples) -> Samples:
+    """[samples] as they sound through a response, [samples]."""
     size = 1 << (len(samples) + len(response) - 1).bit_length()
     return np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(response, size), size)[: len(samples)]

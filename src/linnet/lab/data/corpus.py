@@ -7,7 +7,6 @@ tracking pitch in every epoch would cost more than the training.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Callable, Iterable
@@ -20,6 +19,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from linnet.evaluate import sets
 from linnet.lab.dsp.pitch import PitchLabels, label_pitch
 from linnet.writing import file_identity, replacing
 
@@ -37,19 +37,11 @@ class Clip:
 
 
 def read_manifest(corpus: Path) -> list[Clip]:
-    """Every recording that `corpus/manifest.csv` names; FileNotFoundError or ValueError says what is missing."""
+    """Every recording that `corpus/manifest.csv` names; FileNotFoundError or SetError says what is missing."""
     manifest = corpus / "manifest.csv"
     if not manifest.is_file():
         raise FileNotFoundError(f"{corpus} is not a corpus: it has no manifest.csv with columns path, kind, split")
-    try:
-        with manifest.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, restval=""))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{manifest} is no table (CSV in UTF-8): {error}") from error
-    missing = {"path", "kind", "split"} - set(rows[0] if rows else ())
-    if missing:
-        raise ValueError(f"{manifest} lacks the column {', '.join(sorted(missing))}, or has no rows")
-    return [Clip(row["path"], row["kind"], row["split"]) for row in rows]
+    return [Clip(row["path"], row["kind"], row["split"]) for row in sets.read_manifest(manifest, {"path", "kind", "split"})]
 
 
 def load_audio(path: Path, sample_rate: int) -> np.ndarray:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from linnet.evaluate.conditions.steps import convolved
 from linnet.lab.data.corpus import Packed
-from linnet.lab.data.noises import convolved, synthetic
+from linnet.lab.data.noises import synthetic
 
 Samples = npt.NDArray[np.float32]
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from linnet.evaluate.conditions.steps import convolved
+
 Samples = npt.NDArray[np.float32]
 
 
@@ -67,12 +69,6 @@ def blows(length: int, sample_rate: int, rng: np.random.Generator) -> npt.NDArra
     struck[places] = rng.uniform(0.2, 1, len(places))
     # A floor, as a clip may have no blow at all.
     return convolved(struck, response) + 1e-3 * rng.standard_normal(length)
-
-
-def convolved(x: npt.NDArray[np.floating], response: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    """`x` `[n]` as it sounds through a response, `[n]`."""
-    size = 1 << (len(x) + len(response) - 1).bit_length()
-    return np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(response, size), size)[: len(x)]
 
 
 def wander(length: int, sample_rate: int, rate: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
