@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from linnet.bits import EntropyCoder, Layout, LayoutError, LinnetError, Tables
-from linnet.writing import replacing
+from linnet.writing import replacing, write_text
 
 _SHIPPED = Path(__file__).parent / "models"
 FORMAT = 2  # of the card; in format 1 the graphs had no axis of streams
@@ -169,17 +169,25 @@ def write_bundle(folder: Path, encoder: bytes, decoder: bytes, card: Mapping[str
 
 def add_tables(model: str | Path, tables: bytes, about: Mapping[str, Any]) -> None:
     """Put tables for entropy coding into a bundle's folder, in place of any that are there; `about` goes into the card."""
-    path = folder_for_tables(model)
+    path = writable_folder(model)
     read = _opener(path)
     encoder, decoder = (read(f"{graph}.onnx") for graph in _GRAPHS)
     write_bundle(path, encoder, decoder, {**tomllib.loads(read("card.toml").decode()), "entropy": about}, tables)
 
 
-def folder_for_tables(model: str | Path) -> Path:
-    """The folder of a bundle, into which tables can be put; BundleError if it is none."""
+def add_results(model: str | Path, results: Mapping[str, Any]) -> None:
+    """Put what was measured into the card of a bundle's folder, in place of what is there."""
+    path = writable_folder(model)
+    text = to_toml({**tomllib.loads(_opener(path)("card.toml").decode()), "results": results})
+    _parse_card(text.encode(), str(path))
+    write_text(path / "card.toml", text)
+
+
+def writable_folder(model: str | Path) -> Path:
+    """The folder of a bundle, into which something can be put; BundleError if it is none."""
     path = _place(model)
     if not path.is_dir():
-        raise BundleError(f"{path} is no folder: unpack the bundle first, to put tables into it")
+        raise BundleError(f"{path} is no folder: unpack the bundle first, to put something into it")
     return path
 
 

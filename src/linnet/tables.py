@@ -6,7 +6,7 @@ from pathlib import Path
 
 from linnet.bits import Codes
 from linnet.bits.fit import fit_tables
-from linnet.bundle import add_tables, folder_for_tables
+from linnet.bundle import add_tables, writable_folder
 from linnet.evaluate.sets import find_files
 from linnet.files import Progress, open_audio, read_mono
 from linnet.runtime.codec import Codec
@@ -24,7 +24,7 @@ def fit_bundle(model: str, corpus: Path, split: str, progress: Progress) -> tupl
         BundleError: if the bundle cannot be read, or is a zip.
         FileError: if a recording is empty, damaged or no audio.
     """
-    folder_for_tables(model)  # which is told before the work, not after it
+    writable_folder(model)  # which is told before the work, not after it
     codec = Codec.open(model)
     files = find_files(corpus, split)
     recordings = [_codes(codec, path) for path in progress(files, len(files))]

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from linnet.bits.errors import LinnetError
+from linnet.bundle import add_results, writable_folder
 from linnet.evaluate.codecs import CODECS, Contestant, parse_codecs
 from linnet.evaluate.conditions.cli import chosen_clips, options, set_options
 from linnet.evaluate.listening.analysis import analyse, read_answers
@@ -64,6 +65,7 @@ _CODEC_HELP = (
 @_engine_options
 @click.option("--json", "json_out", type=click.Path(path_type=Path, dir_okay=False), help="Write every row there.")
 @click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Write the table there.")
+@click.option("--card", is_flag=True, help="Put MODEL's means into the card of its bundle, with the command.")
 def evaluate(
     model: str,
     folder: Path,
@@ -71,6 +73,7 @@ def evaluate(
     codecs: tuple[str, ...],
     json_out: Path | None,
     markdown: Path | None,
+    card: bool,
     **engine: Any,
 ) -> None:
     """Score MODEL (a name or a path) and other codecs on the speech in a folder, under any conditions.
@@ -82,6 +85,8 @@ def evaluate(
     first = [Contestant.at(contestant.codec, rates) for contestant in parse_codecs([model], rates)]
     if len(first) != 1:
         raise OptionError(f"{model!r} is not one model: name one, and the others with --codec")
+    if card:
+        writable_folder(model)  # which is told before the work, not after it
     others = [contestant for contestant in parse_codecs(codecs) if contestant.codec != first[0].codec]
     done = _run(folder, [*first, *others], **engine)
     _print(done)
@@ -89,6 +94,20 @@ def evaluate(
         write_text(json_out, _json(_document(done)))
     if markdown is not None:
         write_text(markdown, as_markdown(done.report, done.metrics, command_line(), len(done.clips)))
+    if card:
+        add_results(model, _results(done, first[0].codec.name))
+
+
+def _results(done: Done, codec: str) -> dict[str, Any]:
+    """One codec's means, for a card: a card goes to other machines, so of absolute paths the last part is kept."""
+    called = shlex.split(command_line())
+    means = [
+        {"codec": one.label, "condition": one.condition, "kbps": round(one.kbps, 3), "files": one.files}
+        | {name: round(mean.value, 4) for name, mean in one.means.items()}
+        for one in done.report.summaries
+        if one.codec == codec
+    ]
+    return {"command": shlex.join(Path(word).name if Path(word).is_absolute() else word for word in called), "means": means}
 
 
 codec_options = options(
