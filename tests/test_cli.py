@@ -149,21 +149,23 @@ def test_a_card_takes_what_was_measured(recording, tmp_path, monkeypatch):
     model = shutil.copytree(Path(linnet.bundle.__file__).parent / "models" / "clear", tmp_path / "my-model")
     (tmp_path / "speech").mkdir()
     shutil.copy(recording, tmp_path / "speech")
-    options = ("--set", tmp_path / "speech", "--kbps", "1,6", "--metrics", "si_sdr", "--jobs", 1, "--cache", tmp_path / "cache")
+    folders = (f"--set={tmp_path / 'speech'}", "--cache", tmp_path / "cache")
+    options = (*folders, "--kbps", "1,6", "--metrics", "si_sdr", "--jobs", 1)
     result = run("eval", model, *options, "--codec", "pcm", "--card")
     assert result.returncode == 0, result.stderr
     results = linnet.bundle.read_card(model).results
-    assert (
-        results["command"]
-        == "linnet eval my-model --set speech --kbps 1,6 --metrics si_sdr --jobs 1 --cache cache --codec pcm --card"
-    )
+    called = "linnet eval my-model --set=speech --cache cache --kbps 1,6 --metrics si_sdr --jobs 1 --codec pcm --card"
+    assert results["command"] == called
     assert [(mean["codec"], mean["condition"], mean["files"]) for mean in results["means"]] == [
         ("my-model 1", "clean", 1), ("my-model 6", "clean", 1),
     ]  # fmt: skip
     assert results["means"][0]["si_sdr"] < results["means"][1]["si_sdr"]
     linnet.bundle.load(model)
     assert b"[[results.means]]" in run("info", model).stdout
-    assert "no model 'opus'" in complaint(run("eval", "opus", *options, "--card"))
+    assert "pcm is no model" in complaint(run("eval", "pcm", *options, "--card"))
+    assert "--shard" in complaint(run("eval", model, *options, "--card", "--shard", "1/2"))
+    zipped = shutil.make_archive(str(tmp_path / "zipped"), "zip", model)
+    assert "unpack the bundle" in complaint(run("eval", zipped, *options, "--card"))
 
 
 def test_entropy_coding_is_smaller_and_changes_nothing(recording, with_tables, tmp_path, monkeypatch):

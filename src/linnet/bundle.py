@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import struct
 import tomllib
 import zipfile
@@ -184,10 +185,12 @@ def add_results(model: str | Path, results: Mapping[str, Any]) -> None:
 
 
 def writable_folder(model: str | Path) -> Path:
-    """The folder of a bundle, into which something can be put; BundleError if it is none."""
+    """The folder of a bundle, into which something can be put; BundleError if it is none or may not be written."""
     path = _place(model)
     if not path.is_dir():
         raise BundleError(f"{path} is no folder: unpack the bundle first, to put something into it")
+    if not os.access(path, os.W_OK):
+        raise BundleError(f"{path} may not be written: copy the bundle to where it may")
     return path
 
 

@@ -500,9 +500,15 @@ def test_a_tracker_learns_pitch_from_its_teacher(packed, tmp_path):
         Recipe("t", (taught,), system)
     with pytest.raises(ValueError, match="needs an enhancer"):
         dataclasses.replace(SMALL, tracker_enhanced=True)
-    trainer.teacher = Trainer(pure_recipe(), Data(packed, None), tmp_path / "pure").codec
-    with pytest.raises(ValueError, match="tracks no pitch"):
-        trainer._taught(example)
+    with pytest.raises(ValueError, match="a window of"):
+        dataclasses.replace(system, window=576)
+    (tmp_path / "pure").mkdir()
+    list(Trainer(pure_recipe(), Data(packed, None), tmp_path / "pure").run(0.0))
+    other_frames = dataclasses.replace(system, hop=160)
+    for folder, student, match in (("pure", system, "tracks no pitch"), (".", other_frames, "other frames")):
+        plan = Recipe("t", (taught,), student, teacher=str(tmp_path / folder / "last.safetensors"))
+        with pytest.raises(ValueError, match=match):
+            Trainer(plan, Data(packed, None), tmp_path)
 
 
 def _train_in_two(rank, plan, folder, packed):

@@ -17,7 +17,8 @@ import click
 
 from linnet.bits.errors import LinnetError
 from linnet.bundle import add_results, writable_folder
-from linnet.evaluate.codecs import CODECS, Contestant, parse_codecs
+from linnet.evaluate.codecs import CODECS, Codec, Contestant, parse_codecs
+from linnet.evaluate.codecs.bundle import Bundle
 from linnet.evaluate.conditions.cli import chosen_clips, options, set_options
 from linnet.evaluate.listening.analysis import analyse, read_answers
 from linnet.evaluate.metrics import METRICS
@@ -85,8 +86,7 @@ def evaluate(
     first = [Contestant.at(contestant.codec, rates) for contestant in parse_codecs([model], rates)]
     if len(first) != 1:
         raise OptionError(f"{model!r} is not one model: name one, and the others with --codec")
-    if card:
-        writable_folder(model)  # which is told before the work, not after it
+    measured_model = _carded(first[0].codec, engine["shard"]) if card else None
     others = [contestant for contestant in parse_codecs(codecs) if contestant.codec != first[0].codec]
     done = _run(folder, [*first, *others], **engine)
     _print(done)
@@ -94,20 +94,36 @@ def evaluate(
         write_text(json_out, _json(_document(done)))
     if markdown is not None:
         write_text(markdown, as_markdown(done.report, done.metrics, command_line(), len(done.clips)))
-    if card:
-        add_results(model, _results(done, first[0].codec.name))
+    if measured_model is not None:
+        add_results(measured_model, _results(done, first[0].codec.name))
+
+
+def _carded(codec: Codec, shard: str | None) -> str:
+    """The model into whose card the means can go; what is wrong with that is told before the work, not after it."""
+    if not isinstance(codec, Bundle):
+        raise OptionError(f"--card: {codec.name} is no model, so it has no card")
+    if shard is not None:
+        raise OptionError("--card and --shard: a card has the means of all clips")
+    writable_folder(codec.model)
+    return codec.model
 
 
 def _results(done: Done, codec: str) -> dict[str, Any]:
     """One codec's means, for a card: a card goes to other machines, so of absolute paths the last part is kept."""
-    called = shlex.split(command_line())
     means = [
         {"codec": one.label, "condition": one.condition, "kbps": round(one.kbps, 3), "files": one.files}
         | {name: round(mean.value, 4) for name, mean in one.means.items()}
         for one in done.report.summaries
         if one.codec == codec
     ]
-    return {"command": shlex.join(Path(word).name if Path(word).is_absolute() else word for word in called), "means": means}
+    if not means:
+        raise LinnetError(f"{codec} could not be measured: its card stays as it was")
+    return {"command": shlex.join(_without_folders(word) for word in shlex.split(command_line())), "means": means}
+
+
+def _without_folders(word: str) -> str:
+    """A word of a command line, like `/a/set`, `--set=/a/set` or `name=/a/tool {in}`, with the last part of absolute paths."""
+    return Path(word).name if Path(word).is_absolute() else re.sub(r"(?<=[=\s])/\S*/(?=\S)", "", word)
 
 
 codec_options = options(

@@ -134,7 +134,7 @@ class Codec(System):
     def track(self, samples: Tensor, spectrum: Tensor) -> Tensor:
         """The tracker's pitch steps of `[batch, frames * hop]`, whose `spectrum` is as above, from silence: int64 `[batch,
         frames]`, -1 unvoiced."""
-        with torch.autocast(samples.device.type, enabled=False):  # as in use
+        with torch.autocast(samples.device.type, enabled=False):  # the tracker computes as in use
             return self.tracker.steps(self._pitch_logits(samples, spectrum))
 
     def read(self, samples: Tensor) -> tuple[Tensor, Tensor]:

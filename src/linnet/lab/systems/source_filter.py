@@ -82,6 +82,8 @@ class SourceFilterConfig:
             raise ValueError("only an enhancer looks ahead: without enhancer_blocks and band_channels, lookahead is 0")
         if self.tracker_enhanced and not self.enhances:
             raise ValueError("tracker_enhanced needs an enhancer: set enhancer_blocks or band_channels")
+        if self.tracker_enhanced and Stft(self.window, self.hop).n_fft != 512:
+            raise ValueError(f"tracker_enhanced needs a window of 257 to 512 samples, not {self.window}")
         if not 0 <= self.phase_layers < self.n_layers:
             raise ValueError(f"{self.phase_layers} of {self.n_layers} layers for the phase leave none for the spectrum")
 

@@ -2,8 +2,8 @@
 
 It answers for the middle of the synthesis window, so the half window after it is look-ahead that the codec's latency has
 paid for already. Classification over pitch steps follows CREPE (Kim et al., arXiv 1802.06182); autocorrelations of two
-lengths in place of the waveform make it small: 15 MFLOPS. Behind an enhancer it may read the autocorrelation of what that lets
-pass, too: in noise the harmonics are easier to see there.
+lengths in place of the waveform make it small: 15 MFLOPS with 96 channels. Behind an enhancer it may read the autocorrelation
+of what that lets pass, too: in noise the harmonics are easier to see there.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class PitchTracker(nn.Module):
     def __init__(self, sample_rate: int, hop: int, scale: PitchScale, channels: int, *, reads_enhanced: bool = False):
         super().__init__()
         self.reads_enhanced = reads_enhanced
+        # The enhanced spectrum has as many points as the short one: `SourceFilterConfig` sees to it.
         self.long, self.short = Stft(1024, hop), Stft(512, hop)
         self.lags = (int(sample_rate / scale.frequencies()[-1]), int(sample_rate / scale.lowest_hz) + 2)
         # A product with the few columns wanted, cheaper in every runtime than an inverse transform cut afterwards.

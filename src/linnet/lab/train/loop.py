@@ -110,6 +110,8 @@ class Trainer:
         self._optimiser_tensors: dict[str, Tensor] = {}
         self._rival_tensors: dict[str, Tensor] = {}
         self.teacher = load_system(Path(recipe.teacher)).to(self.device) if recipe.teacher else None
+        if any(stage.pitch == "taught" for stage in recipe.stages):
+            self._check_taught()
         if resume is not None:
             self._restore(load_checkpoint(resume))
         elif self.teacher is not None:
@@ -309,10 +311,16 @@ class Trainer:
         cosine = torch.nn.functional.cosine_similarity(latent, target, dim=-1)
         return (latent - target).square().mean() + (1 - cosine).mean()
 
-    def _taught(self, example: Example) -> Example:
-        """With the pitch that the teacher tracks in the target in place of the labels."""
+    def _check_taught(self) -> None:
         if not isinstance(self.teacher, Codec):
             raise ValueError("the teacher tracks no pitch, so no stage's pitch can be 'taught'")
+        own, taught = self.codec.config, self.teacher.config
+        if (own.hop, own.sample_rate) != (taught.hop, taught.sample_rate) or self.teacher.lookahead > self.codec.lookahead:
+            raise ValueError("the teacher has other frames, or looks further ahead, so no stage's pitch can be 'taught'")
+
+    def _taught(self, example: Example) -> Example:
+        """With the pitch that the teacher tracks in the target in place of the labels."""
+        assert isinstance(self.teacher, Codec)
         behind = self.codec.lookahead - self.teacher.lookahead
         pitch_hz = torch.nn.functional.pad(self.teacher.pitch_hz(example.wanted), (behind, 0))
         return dataclasses.replace(example, pitch_hz=pitch_hz[:, : example.pitch_hz.shape[1]])
