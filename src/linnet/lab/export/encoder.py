@@ -28,11 +28,12 @@ from linnet.lab.export.quantizer import (
     steady,
 )
 from linnet.lab.systems.codec import Codec
+from linnet.lab.systems.enhancer import FLOOR
 from linnet.lab.systems.tracker import PitchTracker
 
 _END = np.iinfo(np.int64).max
 # The lab's features are the logarithm of a bin's energy plus this, over `_SPREAD`.
-_CENTRE, _FLOOR, _SPREAD = 4.0, 1e-7, 4.0
+_CENTRE, _SPREAD = 4.0, 4.0
 
 
 @torch.no_grad()
@@ -45,11 +46,11 @@ def export_encoder(codec: Codec, *, eight_bit: bool = True) -> bytes:
     samples = g.input("samples", np.float32, ["frames", STREAMS, codec.config.hop])
     # The decibels' centre as a gain: what an 8-bit product rounds should lie around zero.
     loudness = float(np.exp(_CENTRE / 2))
-    transforms = [(tracker.long, 1.0, 1e-9), (tracker.short, 1.0, 1e-9), (codec.stft, loudness, _FLOOR * loudness**2)]
+    transforms = [(tracker.long, 1.0, 1e-9), (tracker.short, 1.0, 1e-9), (codec.stft, loudness, FLOOR * loudness**2)]
     long, short, own = spectra(g, samples, codec.config.hop, transforms)
     power, gain = own.power, None
     if codec.enhancer is not None:
-        power, gain = enhance(g, codec, power, _FLOOR * loudness**2)
+        power, gain = enhance(g, codec, power, FLOOR * loudness**2)
     heard = [("long", long.power), ("short", short.power)]
     if tracker.reads_enhanced:
         heard.append(("short", g.Mul(power, loudness**-2)))

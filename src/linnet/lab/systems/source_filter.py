@@ -36,8 +36,7 @@ class SourceFilterConfig:
     The last `phase_layers` of the layers carry the phase of the lowest `phase_bins` bins, the others the spectrum. With
     `enhancer_blocks` or `band_channels` an enhancer stands before the encoder, of a network over frames, one over bands of
     `band_bins`, or both; it answers for a frame `lookahead` frames later, and with `tracker_enhanced` the pitch tracker reads
-    what it lets pass, too. With `guide_blocks` the base layer says the clean
-    speech and the others the scene, as in PURE Codec.
+    what it lets pass, too. With `guide_blocks` the base layer says the clean speech and the others the scene, as in PURE Codec.
     """
 
     kind: str = "source-filter"
