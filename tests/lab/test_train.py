@@ -27,6 +27,7 @@ from linnet.lab.systems.base import Example
 from linnet.lab.systems.codec import Codec
 from linnet.lab.systems.dual_branch import DualBranchConfig
 from linnet.lab.systems.lrac import LracConfig
+from linnet.lab.systems.mixer import MixerConfig
 from linnet.lab.systems.phoenix import PhoenixConfig
 from linnet.lab.systems.pure import PureConfig
 from linnet.lab.systems.source_filter import SourceFilterConfig
@@ -35,15 +36,16 @@ from linnet.lab.train.loop import Data, Trainer
 from linnet.lab.train.recipe import Recipe, Stage, load_recipe
 
 LABELS = PitchLabels(192, 192 - 240)
-SMALL = SourceFilterConfig(
-    latent_dim=16,
-    encoder_channels=16,
-    encoder_hidden=16,
-    encoder_blocks=1,
-    decoder_channels=16,
-    decoder_hidden=16,
-    decoder_blocks=2,
-)
+SIZES = {
+    "latent_dim": 16,
+    "encoder_channels": 16,
+    "encoder_hidden": 16,
+    "encoder_blocks": 1,
+    "decoder_channels": 16,
+    "decoder_hidden": 16,
+    "decoder_blocks": 2,
+}
+SMALL = SourceFilterConfig(**SIZES)
 CROPS = CropConfig(frames=12)
 
 
@@ -129,7 +131,19 @@ def dual_branch_recipe():
     return Recipe("dual", stages, system, DiscriminatorConfig((64,), (128,), channels=2, depth=2))
 
 
-@pytest.mark.parametrize("make", [pure_recipe, dual_branch_recipe])
+def mixer_recipe():
+    system = MixerConfig(**SIZES, branch_channels=16, branch_hidden=16, branch_blocks=1)
+    common = {"bottleneck": "quantized", "batch": 3, "crops": DEGRADED}
+    everything = ("encoder", "speech", "noise", "quantizer", "decoder")
+    heard = {"speech/mel": 15.0, "noise/mel": 15.0, "mixture/mel": 15.0}
+    stages = (
+        Stage("branches", 2, ("speech", "noise"), {"enhancement": 1.0}, **common),
+        Stage("all", 2, everything, heard | {"latent": 1.0, "commitment": 1.0}, **common),
+    )
+    return Recipe("mixer", stages, system)
+
+
+@pytest.mark.parametrize("make", [pure_recipe, dual_branch_recipe, mixer_recipe])
 def test_every_stage_of_the_published_systems_trains_what_it_says(make, packed, tmp_path):
     plan = make()
     (tmp_path / "alone").mkdir()
@@ -362,6 +376,17 @@ def test_a_part_or_a_loss_that_the_system_has_not_is_refused(packed, tmp_path):
     plan = Recipe("larger", (stage,), larger, teacher=str(tmp_path / "last.safetensors"), inherits=("decoder",))
     with pytest.raises(ValueError, match="another version or size: size mismatch"):
         Trainer(plan, Data(packed, None), tmp_path)
+
+
+def test_a_part_inherits_what_it_has_of_a_teachers_that_does_more(packed, tmp_path):
+    phase = {"phase_layers": 2, "phase_channels": 16, "phase_hidden": 16}
+    teacher = Recipe("teacher", recipe().stages, SourceFilterConfig(**SIZES, **phase))
+    list(Trainer(teacher, Data(packed, None), tmp_path).run(0.0))
+    plan = dataclasses.replace(mixer_recipe(), teacher=str(tmp_path / "last.safetensors"), inherits=("encoder", "decoder"))
+    student = Trainer(plan, Data(packed, None), tmp_path)
+    for part in plan.inherits:
+        own, taught = (getattr(system, part).state_dict() for system in (student.codec, student.teacher))
+        assert all(torch.equal(tensor, taught[name]) for name, tensor in own.items())
 
 
 def test_codebooks_gather_nothing_in_passes_that_no_update_follows(packed, tmp_path):

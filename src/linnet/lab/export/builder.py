@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
@@ -36,6 +37,7 @@ class Builder:
         self._results: dict[str, str] = {}
         self._constants: dict[tuple, onnx.TensorProto] = {}
         self._names = names or itertools.count()
+        self._scope = ""
 
     def __getattr__(self, operator: str) -> Callable[..., Any]:
         if not operator[0].isupper():
@@ -91,7 +93,14 @@ class Builder:
 
     def state(self, name: str, kind: type, shape: Sequence[int | str]) -> str:
         """Declare a state: an input that `keep` pairs with an output."""
-        return self.input(f"state_{name}", kind, shape)
+        return self.input(f"state_{self._scope}{name}", kind, shape)
+
+    @contextlib.contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Within it states are called after `name`, so that one network may stand in a graph twice."""
+        self._scope = f"{name}_"
+        yield
+        self._scope = ""
 
     def keep(self, state: str, value: str) -> None:
         """Let `value` be the state's new value."""

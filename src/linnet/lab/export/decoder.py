@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -28,6 +29,7 @@ from linnet.lab.export.quantizer import (
     steady,
 )
 from linnet.lab.systems.codec import Codec
+from linnet.lab.systems.mixer import BACKGROUND_AHEAD, MixerCodec
 
 _END = np.iinfo(np.int64).max
 _CYCLE = 1 << 32
@@ -44,18 +46,50 @@ def export_decoder(codec: Codec, *, eight_bit: bool = True) -> bytes:
     codec = codec.eval()
     g = Builder(eight_bit=eight_bit)
     codes = g.input("codes", np.int64, ["frames", STREAMS, codec.config.n_layers])
-    received = dequantize(g, codec, codes)
     fourier = Fourier(codec.decoder.stft.n_fft)
-    spectrum = network(g, codec, fourier, received)
+    if isinstance(codec, MixerCodec):
+        spectrum = mixed_spectrum(g, codec, fourier, codes)
+    else:
+        spectrum = network(g, codec, fourier, dequantize(g, codec, codes))
     g.output("samples", overlap_add(g, codec, fourier, spectrum), np.float32, ["frames", STREAMS, codec.config.hop])
     return g.finish()
+
+
+def mixed_spectrum(g: Builder, codec: MixerCodec, fourier: Fourier, codes: str) -> str:
+    """The spectra of both branches, each as far as it is to be heard, added: `[frames, streams, rows, 2 columns]`."""
+    sizes = [codec.config.spectrum_layers, codec.config.noise_layers]
+    speech, noise = g.split(codes, sizes, axis=2)
+    wide = g.Pad(noise, np.array([0, sizes[0] - sizes[1]]), np.array(-1), np.array([2]))
+    parts = []
+    branches = [("speech", speech, 0), ("noise", wide, BACKGROUND_AHEAD)]
+    for (name, own, ahead), level in zip(branches, present(g, speech, noise), strict=True):
+        with g.scope(name):
+            spectrum = network(g, codec, fourier, dataclasses.replace(dequantize(g, codec, own), ahead=ahead))
+        parts.append(g.Mul(spectrum, g.Unsqueeze(level, np.array([3]))))
+    return g.Add(*parts)
+
+
+def present(g: Builder, speech: str, noise: str) -> tuple[str, ...]:
+    """The lab's `present`: of each branch `[frames, streams, 1]`, 1 or 0."""
+    first = g.Concat(*(g.Slice(codes, np.array([0]), np.array([1]), np.array([2])) for codes in (speech, noise)), axis=2)
+
+    def step(inner: Builder, before: str, codes: str) -> tuple[list[str], list[str]]:
+        lost = inner.Less(inner.ReduceMax(codes, np.array([1])), np.array(0))
+        heard = inner.Where(lost, before, inner.Cast(inner.GreaterOrEqual(codes, np.array(0)), to=TensorProto.FLOAT))
+        return [heard], [inner.Identity(heard)]
+
+    shape: list[int | str] = [STREAMS, 2]
+    state = g.state("present", np.float32, shape)
+    after, heard = g.scan(step, [state], [first], [np.float32, np.int64], [shape])
+    g.keep(state, after)
+    return g.split(heard, [1, 1], axis=2)
 
 
 @dataclass(frozen=True)
 class Received:
     """What the codes say of every frame: latent `[frames, streams, dim]`, minus the number of layers that did not arrive, the
     place in the pitch table and 1 + pitch step `[frames, streams]`, and, in a system that codes it, the phase's latent
-    `[frames, streams, phase_dim]`."""
+    `[frames, streams, phase_dim]`. `ahead` is by how many frames its noise is."""
 
     latent: str
     missing: str
@@ -63,6 +97,7 @@ class Received:
     pitch: str
     phase: str | None
     table: PitchDecoder
+    ahead: int = 0
 
 
 def dequantize(g: Builder, codec: Codec, codes: str) -> Received:
@@ -134,7 +169,7 @@ def network(g: Builder, codec: Codec, fourier: Fourier, received: Received) -> s
     """The spectrum `[frames, streams, rows, 2 columns]` that the network makes of what was received."""
     decoder, config = codec.decoder, codec.config
     # By minus the number of layers that did not arrive.
-    quality = decoder.quality.weight[: config.n_layers + 1].roll(1, 0)
+    quality = decoder.quality.weight[: config.spectrum_layers + config.phase_layers + 1].roll(1, 0)
     parts = [linear(g, received.latent, decoder.input.weight, decoder.input.bias)]
     if received.phase is not None:
         quality = quality + decoder.phase_input.bias
@@ -223,6 +258,8 @@ def excited_spectrum(g: Builder, fourier: Fourier, codec: Codec, hidden: str, re
     low = [] if received.phase is None else low_heads(fourier, codec, decoder.phase_head.weight, decoder.phase_head.bias)
     logarithms, turn, *band = at_places(g, hidden, [*heads, low] if low else heads)
     phase, counter = clock(g, codec, received)
+    if received.ahead:
+        counter = g.Mod(g.Add(counter, np.array(received.ahead)), np.array(NOISE_FRAMES))
     pulse, *rotation = source_sines(g, codec, phase, received.pitch, low)
     spectrum = fourier.forward(g, harmonic_frames(g, codec, fourier, pulse, received.pitch))
     turn = turned.widen(g, g.Reshape(turn, np.array([0, -1, len(turned.columns)])), columns)

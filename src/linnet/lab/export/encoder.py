@@ -29,6 +29,7 @@ from linnet.lab.export.quantizer import (
 )
 from linnet.lab.systems.codec import Codec
 from linnet.lab.systems.enhancer import FLOOR
+from linnet.lab.systems.mixer import MixerCodec
 from linnet.lab.systems.tracker import PitchTracker
 
 _END = np.iinfo(np.int64).max
@@ -56,11 +57,14 @@ def export_encoder(codec: Codec, *, eight_bit: bool = True) -> bytes:
         heard.append(("short", g.Mul(power, loudness**-2)))
     wanted = pitch(g, tracker, heard)
     latent, hidden = network(g, codec, power, wanted)
-    more = guidance(g, codec, hidden) if codec.guide is not None else None
-    base = search_base(g, codec, latent if more is None else g.Add(latent, more), wanted)
-    # What the base layer was not asked to say is for the others to say, too.
-    rest = base.rest if more is None else g.Sub(base.rest, g.Unsqueeze(more, np.array([1])))
-    codes = [base.codes, *search_rest(g, codec, rest)]
+    if isinstance(codec, MixerCodec):
+        codes = search_branches(g, codec, latent, hidden, wanted)
+    else:
+        more = guidance(g, codec.guide, hidden) if codec.guide is not None else None
+        base = search_base(g, codec, latent if more is None else g.Add(latent, more), wanted)
+        # What the base layer was not asked to say is for the others to say, too.
+        rest = base.rest if more is None else g.Sub(base.rest, g.Unsqueeze(more, np.array([1])))
+        codes = [base.codes, *search_rest(g, codec, rest, codec.config.spectrum_layers)]
     if codec.phase is not None:
         low, place = lowest(g, codec, own, gain), g.Squeeze(base.place, np.array([1]))
         latent = phase_latent(g, codec, low, loudness, hidden, base.table, place)
@@ -215,9 +219,20 @@ def network(g: Builder, codec: Codec, power: str, wanted: str) -> tuple[str, str
     return linear(g, layer_norm(g, x, encoder.norm), scale * encoder.output.weight, bias), x
 
 
-def guidance(g: Builder, codec: Codec, hidden: str) -> str:
-    """What the base layer is to say more than the latent, `[frames, streams, dim]`."""
-    guide: Any = codec.guide
+def search_branches(g: Builder, codec: MixerCodec, latent: str, hidden: str, wanted: str) -> list[str]:
+    """The codes of speech and of background, int32 `[frames, 1, streams]` each."""
+    config, codes = codec.config, []
+    unvoiced = g.Mul(wanted, np.array(0))
+    branches = [("speech", codec.speech, wanted, config.spectrum_layers), ("noise", codec.noise, unvoiced, config.noise_layers)]
+    for name, branch, pitch_steps, layers in branches:
+        with g.scope(name):
+            base = search_base(g, codec, g.Add(latent, guidance(g, branch, hidden)), pitch_steps)
+            codes += [base.codes, *search_rest(g, codec, base.rest, layers)]
+    return codes
+
+
+def guidance(g: Builder, guide: Any, hidden: str) -> str:
+    """What a base layer or a branch is to say more than the latent, `[frames, streams, dim]`."""
     x = backbone(g, linear(g, hidden, guide.input.weight, guide.input.bias), guide.blocks, "guide")
     return linear(g, x, guide.output.weight, guide.output.bias)
 
@@ -289,15 +304,14 @@ def search_base(g: Builder, codec: Codec, latent: str, wanted: str) -> Base:
     return Base(codes, left, place, coder)
 
 
-def search_rest(g: Builder, codec: Codec, rest: str) -> list[str]:
-    """Codes of layers 2 and up, int32 `[frames, 1, streams]` each, of what the base layer leaves."""
-    codes = []
-    layers: Any = zip(codec.quantizer.inward, codec.quantizer.outward, codec.quantizer.books, strict=True)
-    for inward, outward, book in layers:
+def search_rest(g: Builder, codec: Codec, rest: str, layers: int) -> list[str]:
+    """Codes of the second of `layers` and up, int32 `[frames, 1, streams]` each, of what the base layer leaves."""
+    codes: list[str] = []
+    for inward, outward, book in codec.quantizer.layers()[: layers - 1]:
         codebook = Codebook.of(book.entries, eight_bit=g.eight_bit)
         small = g.MatMul(rest, inward.weight.T)
         codes.append(codebook.nearest(g, small))
-        if len(codes) < len(codec.quantizer.books):
+        if len(codes) < layers - 1:
             said = g.MatMul(codebook.table(g), outward.weight.T)
             rest = g.Sub(rest, g.Gather(said, codes[-1]))
     return codes

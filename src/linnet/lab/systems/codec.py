@@ -77,8 +77,8 @@ class Codec(System):
     is; and "none", nothing is heard.
     """
 
-    parts = ("enhancer", "encoder", "guide", "quantizer", "phase", "decoder", "tracker")
-    bottlenecks = ("noise", "quantized", "enhanced", "none")
+    parts: tuple[str, ...] = ("enhancer", "encoder", "guide", "quantizer", "phase", "decoder", "tracker")
+    bottlenecks: tuple[str, ...] = ("noise", "quantized", "enhanced", "none")
 
     def __init__(self, config: SourceFilterConfig):
         super().__init__()

@@ -247,10 +247,12 @@ class Decoder(nn.Module):
         return self.blocks.initial_state(batch), (phase, previous, counter), self.stft.initial_tails(batch)
 
     def forward(
-        self, latent: Tensor, pitch_steps: Tensor, quality: Tensor, phase_latent: Tensor | None, state: tuple
-    ) -> tuple[Tensor, tuple]:
+        self, latent: Tensor, pitch_steps: Tensor, quality: Tensor, phase_latent: Tensor | None, state: tuple,
+        level: Tensor | None = None,
+    ) -> tuple[Tensor, tuple]:  # fmt: skip
         """Latent `[batch, frames, dim]`, pitch and quality int64 `[batch, frames]`, the phase's latent `[batch, frames,
-        phase_dim]` (zero where it did not arrive; None in a system without) -> samples `[batch, frames * hop]`."""
+        phase_dim]` (zero where it did not arrive; None in a system without) -> samples `[batch, frames * hop]`, each frame
+        `level` `[batch, frames]` times as loud."""
         blocks, sources, tails = state
         x = self.input(latent) + self.pitch(pitch_steps + 1) + self.quality(quality)
         if phase_latent is not None:
@@ -273,6 +275,8 @@ class Decoder(nn.Module):
                 # In the noise's units, so that the head's numbers are near one.
                 low = gain[..., : self.config.phase_bins] * 16.0 * torch.complex(real, imaginary) * reference
                 spectrum = spectrum + torch.nn.functional.pad(low, (0, n_bins - self.config.phase_bins))
+        if level is not None:
+            spectrum = spectrum * level.unsqueeze(-1)
         samples, tails = self.stft.inverse(spectrum, tails)
         return samples, (blocks, sources, tails)
 

@@ -116,7 +116,9 @@ class Trainer:
             self._restore(load_checkpoint(resume))
         elif self.teacher is not None:
             for part in recipe.inherits:
-                restore_weights(_part(self.codec, part), _part(self.teacher, part).state_dict())
+                own, taught = _part(self.codec, part), _part(self.teacher, part).state_dict()
+                # A teacher's part may do more: `clear`'s decoder hears the phase, too.
+                restore_weights(own, {name: taught[name] for name in own.state_dict() if name in taught})
             self.average = {name: tensor.detach().clone() for name, tensor in self.codec.state_dict().items()}
 
     def _restore(self, checkpoint: Checkpoint) -> None:
