@@ -1,10 +1,11 @@
-"""How well a dual-branch model keeps speech and noise apart: what each branch says of both.
+"""How well a dual-branch model, or a mixer, keeps speech and noise apart: what each branch says of both.
 
     python bench/branches.py BUNDLE... --corpus CORPUS --split test --condition noise@5 --limit 24
 
 Prints a row a bundle, means over the clips: SI-SDR of the input and of the speech branch against the speech, of the noise
-branch against the noise, and of both together against the input; and what of the speech is in the noise branch, and of the
-noise in the speech branch, in dB below it as it was in the input. A branch is decoded from its codes alone.
+branch against the noise, and of both together against the input; what of the speech is in the noise branch, and of the noise
+in the speech branch, in dB below it as it was in the input; and, of speech alone and of noise alone, how far the other branch
+is below it, which is the measure where a decoder makes waveforms of its own. A branch is decoded from its codes alone.
 """
 
 import itertools
@@ -25,7 +26,7 @@ from linnet.runtime.codec import Codec
 
 HEAD = (
     "", "input to speech", "speech branch to speech", "noise branch to noise", "both to input", "speech in the noise branch",
-    "noise in the speech branch",
+    "noise in the speech branch", "noise branch of speech alone", "speech branch of noise alone",
 )  # fmt: skip
 
 
@@ -38,6 +39,11 @@ def branches(codec: Codec, heard: Samples, speech_layers: int) -> tuple[Samples,
         kept[:, other] = -1
         alone.append(codec.decode_codes(kept)[: len(heard)].astype(np.float64))
     return alone[0], alone[1]
+
+
+def below(branch: Samples, source: Samples) -> float:
+    """How many dB the power of a branch is below its source's, both `[n]`."""
+    return 10 * float(np.log10(source @ source / (branch @ branch + 1e-9)))
 
 
 def leak(branch: Samples, other: Samples) -> float:
@@ -68,7 +74,9 @@ def main(models: tuple[str, ...], corpus: Path, split: str, condition: str, limi
         noise = heard - speech
         against = ((speech, heard), (speech, said), (noise, rest), (heard, said + rest))
         ratios = [si_sdr(wanted, got, RATE) for wanted, got in against]
-        found[model].append([*ratios, leak(rest, speech), leak(said, noise)])
+        leaks = leak(rest, speech), leak(said, noise)
+        wrong = branches(codec, speech, speech_layers)[1], branches(codec, noise, speech_layers)[0]
+        found[model].append([*ratios, *leaks, below(wrong[0], speech), below(wrong[1], noise)])
     click.echo(f"| {' | '.join(HEAD)} |\n{'|---' * len(HEAD)}|")
     for model, rows in found.items():
         click.echo(f"| {Path(model).name} | {' | '.join(f'{value:.1f}' for value in np.nanmean(rows, axis=0))} |")
