@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import linnet
+from linnet.bundle import BundleError
 
 ROOT = Path(__file__).parents[1]
 BUNDLES = sorted(card.parent for folder in ("src/linnet/models", "bundles") for card in (ROOT / folder).glob("*/card.toml"))
@@ -50,3 +51,28 @@ def test_fewer_layers_are_a_prefix_and_no_loss_breaks_the_decoder(bundle, short)
 def test_silence_stays_quiet(bundle):
     heard = bundle.decode(bundle.encode(np.zeros(16000), 16000))
     assert np.abs(heard).max() < 0.05
+
+
+def test_a_background_that_is_coded_apart_can_be_turned_down(bundle, short):
+    packets = bundle.encode(short, 16000)
+    decoder = bundle.decoder()
+    if bundle.decoder_graph.stream().setting("state_background") is None:
+        with pytest.raises(BundleError, match="does not code the background apart"):
+            decoder.background = 0.5
+        return
+    whole, none, half = bundle.decode(packets), bundle.decode(packets, background=0), bundle.decode(packets, background=0.5)
+    np.testing.assert_allclose(half, 0.5 * (whole + none), atol=1e-5)
+    with pytest.raises(ValueError, match="choose 0 to 1"):
+        decoder.background = 2
+    decoder.background = 0.25
+    saved, other = decoder.save(), bundle.decoder()
+    decoder.reset()
+    decoder.restore(saved)
+    other.restore(saved)
+    assert (decoder.background, other.background) == (0.25, 1)
+    batch = bundle.decoders(2)
+    batch[1].background = 0
+    heard = batch.push([packets, packets])
+    kept = [own[bundle.card.delay :] for own in heard]
+    np.testing.assert_allclose(kept[0], whole[: len(kept[0])], atol=1e-4)
+    np.testing.assert_allclose(kept[1], none[: len(kept[1])], atol=1e-4)

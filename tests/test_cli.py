@@ -77,9 +77,12 @@ def test_a_recorded_trace(recording, tmp_path):
         (("--trace", "missing.txt"), "No such file"),
         (("--kbps", 2, "--redundancy", 2), "ask for at least 3"),
         (("--redundancy", 3, "--spacing", "2s"), "1 to 255"),
+        (("--background", "3"), "write 0, -12 or off"),
+        (("--background", "quiet"), "write 0, -12 or off"),
+        (("--background", "off"), "does not code the background apart"),
     ],
 )
-def test_a_network_that_cannot_be_is_one_line(recording, tmp_path, monkeypatch, options, message):
+def test_options_that_cannot_be_are_one_line(recording, tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "trace.txt").write_text("x")
     assert message in complaint(run("roundtrip", recording, "out.wav", *options))

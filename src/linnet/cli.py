@@ -14,7 +14,16 @@ import click
 
 import linnet
 from linnet.bits import LinnetError, read_header, thin
-from linnet.options import copies_options, kbps_option, loss_options, model_option, progress, refuse_same, say
+from linnet.options import (
+    background_option,
+    copies_options,
+    kbps_option,
+    loss_options,
+    model_option,
+    progress,
+    refuse_same,
+    say,
+)
 
 if TYPE_CHECKING:
     from linnet.bits import Header, Layout
@@ -102,7 +111,10 @@ def encode(source: str, target: str, kbps: float | None, model: str, entropy: bo
 @_file_model
 @click.option("--rate", type=click.IntRange(8000, 192000), help="Sample rate of OUT [the original recording's].")
 @click.option("--conceal", is_flag=True, help="Conceal damaged frames, as if they were lost in a network.")
-def decode(source: str, target: str, kbps: float | None, model: str | None, rate: int | None, conceal: bool) -> None:
+@background_option
+def decode(
+    source: str, target: str, kbps: float | None, model: str | None, rate: int | None, conceal: bool, background: float | None
+) -> None:
     """Decode a .lnt file; --kbps uses only the first layers."""
     from linnet import bundle, files
 
@@ -111,7 +123,7 @@ def decode(source: str, target: str, kbps: float | None, model: str | None, rate
         header, whole = _begun(file)
         codec = linnet.load(model or bundle.shipped(header.model_id) or "clear")
         on_damage: OnDamage = "conceal" if conceal else "raise"
-        done = files.decode_file(codec, whole, target, kbps, rate, progress, on_damage=on_damage)
+        done = files.decode_file(codec, whole, target, kbps, rate, progress, on_damage=on_damage, background=background)
     if done.concealed:
         say(f"{source}: {done.concealed} damaged frames are concealed")
     if done.truncated:
@@ -126,6 +138,7 @@ def decode(source: str, target: str, kbps: float | None, model: str | None, rate
 @loss_options
 @click.option("--trace", type=click.Path(), help="Lose what this file says: a 0 or 1 a packet, 1 for lost.")
 @copies_options
+@background_option
 def roundtrip(
     source: str,
     target: str,
@@ -137,6 +150,7 @@ def roundtrip(
     seed: int,
     copies: int,
     spacing_ms: float,
+    background: float | None,
 ) -> None:
     """Encode and decode, over a network that loses packets if you like, and say what it took.
 
@@ -157,7 +171,7 @@ def roundtrip(
     start = time.perf_counter()
     encoded = files.encode_file(codec, source, bits, codec.layout.kbps(channel.n_layers), progress)
     bits.seek(0)
-    decoded = files.decode_file(codec, bits, target, None, None, progress, channel)
+    decoded = files.decode_file(codec, bits, target, None, None, progress, channel, background=background)
     spent = time.perf_counter() - start
     seconds = encoded.samples / encoded.sample_rate
     size = bits.getbuffer().nbytes

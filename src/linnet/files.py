@@ -198,14 +198,19 @@ def _read_blocks(audio: soundfile.SoundFile, block: int) -> Iterator[Samples]:
 
 def decode_file(
     codec: Codec, source: BinaryIO, target: str, kbps: float | None, rate: int | None, progress: Progress,
-    channel: LossyChannel | None = None, on_damage: OnDamage = "raise",
+    channel: LossyChannel | None = None, on_damage: OnDamage = "raise", background: float | None = None,
 ) -> Decoded:  # fmt: skip
-    """Decode a `.lnt` file into a recording whose format follows from the target's ending; a `channel` may lose frames."""
+    """Decode a `.lnt` file into a recording whose format follows from the target's ending; a `channel` may lose frames.
+
+    `background` as `Codec.decode` takes it.
+    """
     reader = Reader(source, codec.models, on_damage)
     concealed = 0
     n_layers = reader.header.n_layers if kbps is None else min(codec.layers(kbps), reader.header.n_layers)
     rate_out = rate or reader.header.sample_rate
     stream = CodeDecoder(codec, rate_out, skip_delay=True)
+    if background is not None:
+        stream.background = background
 
     def outputs() -> Iterator[Samples]:
         nonlocal concealed

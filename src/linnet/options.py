@@ -32,10 +32,35 @@ class Duration(click.ParamType):
 DURATION = Duration()
 
 
+class Decibels(click.ParamType):
+    """A level in dB at or below 0, or "off", as a gain from 0 to 1."""
+
+    name = "dB"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            decibels = -math.inf if value.strip() == "off" else float(value)
+        except ValueError:
+            decibels = math.nan
+        if not decibels <= 0:
+            self.fail(f"{value!r} is no level: write 0, -12 or off", param, ctx)
+        return 10 ** (decibels / 20)
+
+
 kbps_option = click.option(
     "--kbps", type=click.FloatRange(min=0, min_open=True), help="The rate, 1 to 6 for 'clear' [all layers]."
 )
 model_option = click.option("--model", default="clear", show_default=True, help="A shipped model's name or a bundle's path.")
+
+
+background_option = click.option(
+    "--background",
+    type=Decibels(),
+    metavar="DB",
+    help="Turn the background to -12, say, or off; for models that code it apart.",
+)
 
 
 def copies_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -20,7 +20,16 @@ from linnet.live.devices import LOUDSPEAKER, MICROPHONE, LiveError, open_sink, o
 from linnet.live.loopback import Meter, loop_back
 from linnet.live.network import open_socket, parse_address, receive
 from linnet.live.network import send as send_source
-from linnet.options import DURATION, copies_options, kbps_option, loss_options, model_option, refuse_same, say
+from linnet.options import (
+    DURATION,
+    background_option,
+    copies_options,
+    kbps_option,
+    loss_options,
+    model_option,
+    refuse_same,
+    say,
+)
 from linnet.runtime.codec import Codec
 from linnet.runtime.loss import loss_model
 from linnet.runtime.session import RtpReceiver, RtpSender
@@ -85,9 +94,10 @@ def send(
 @click.option(
     "--max-delay", "max_ms", type=DURATION, default="1s", show_default=True, metavar="TIME", help="Most of the buffer."
 )
+@background_option
 def recv(
     address: str, target: str, model: str, copies: int, spacing_ms: float, sdp: str | None, rate: int | None,
-    idle_ms: float | None, min_ms: float, max_ms: float,
+    idle_ms: float | None, min_ms: float, max_ms: float, background: float | None,
 ) -> None:  # fmt: skip
     """Receive from UDP to a recording, a pipe ('-') or the loudspeaker ('speaker'), until Ctrl-C or --idle.
 
@@ -105,6 +115,8 @@ def recv(
         codec, session.redundancy, session.payload_type, noise_type=session.noise_type, min_delay_s=min_ms / 1000,
         max_delay_s=max_ms / 1000,
     )  # fmt: skip
+    if background is not None:
+        receiver.decoder.background = background
     incoming, _ = open_socket(place, listen=True)
     with (
         incoming,

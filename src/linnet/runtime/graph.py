@@ -19,6 +19,10 @@ from linnet.runtime.state import State, taken
 BLOCK_FRAMES = 256
 """Frames in one call of a graph, all streams' together: more make no call faster, and an hour needs no more memory."""
 
+SETTINGS = ("state_background",)
+"""States that are no memory of a stream but its listener's choice: the graph leaves them as they are, and nothing resets, saves
+or restores them."""
+
 _STREAMS = "streams"  # the name of an input's axis of streams
 _TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
 Arrays = list[npt.NDArray]
@@ -190,12 +194,22 @@ class GraphStream:
 
     def reset(self) -> None:
         """Back to silence."""
-        for array, place in self._own():
+        for array, place in self._memory().values():
             array[place] = 0
+
+    def setting(self, name: str) -> float | None:
+        """One of `SETTINGS`; None of a graph that has none of this name."""
+        array, place = self._own().get(name, (None, ()))
+        return None if array is None else float(array[place].item())
+
+    def set(self, name: str, value: float) -> None:
+        """Change a setting that the graph has."""
+        array, place = self._own()[name]
+        array[place] = value
 
     def save(self) -> State:
         """The state, by the graph's names of it."""
-        return {name: array[place].copy() for name, (array, place) in zip(self.graph.inputs[1:], self._own(), strict=True)}
+        return {name: array[place].copy() for name, (array, place) in self._memory().items()}
 
     def restore(self, state: State) -> None:
         """Go on from a saved state.
@@ -203,21 +217,27 @@ class GraphStream:
         Raises:
             StateError: if it is not of this graph's names and shapes. The stream is then as it was.
         """
-        arrays = []
+        arrays = {}
         for name, (shape, kind) in zip(self.graph.inputs[1:], self.graph.states, strict=True):
-            arrays.append(taken(state, name, kind, len(shape)))
-            if arrays[-1].shape != shape:
-                raise StateError(f"a saved state whose {name!r} has the shape {list(arrays[-1].shape)}, not {list(shape)}")
-        for new, (array, place) in zip(arrays, self._own(), strict=True):
-            array[place] = new
+            if name in SETTINGS:
+                continue
+            arrays[name] = taken(state, name, kind, len(shape))
+            if arrays[name].shape != shape:
+                raise StateError(f"a saved state whose {name!r} has the shape {list(arrays[name].shape)}, not {list(shape)}")
+        for name, (array, place) in self._memory().items():
+            array[place] = arrays[name]
 
     def __call__(self, data: npt.NDArray) -> npt.NDArray:
         """Run the graph on the next frames `[frames, width]` and keep the new state."""
         return self._streams(data[:, np.newaxis], self._slots)[:, 0]
 
-    def _own(self) -> list[tuple[npt.NDArray, tuple]]:
-        """The arrays of the states, and where this stream's part of each lies."""
-        return list(zip(self._streams.state, self._streams.places([self._slot]), strict=True))
+    def _memory(self) -> dict[str, tuple[npt.NDArray, tuple]]:
+        return {name: own for name, own in self._own().items() if name not in SETTINGS}
+
+    def _own(self) -> dict[str, tuple[npt.NDArray, tuple]]:
+        """The arrays of the states by name, and where this stream's part of each lies."""
+        own = zip(self._streams.state, self._streams.places([self._slot]), strict=True)
+        return dict(zip(self.graph.inputs[1:], own, strict=True))
 
 
 def joined(blocks: Arrays) -> npt.NDArray:

@@ -104,6 +104,24 @@ class CodeDecoder:
         self.resampler.reset()
         self.to_skip = self.codec.card.delay if self.skip_delay else 0
 
+    @property
+    def background(self) -> float:
+        """How much of the background is heard, from 0 (none) to 1 (as it was). A listener may set it at any time.
+
+        Raises:
+            BundleError: on setting it, if the model does not code the background apart.
+        """
+        muted = self.graph.setting("state_background")
+        return 1.0 if muted is None else 1 - muted
+
+    @background.setter
+    def background(self, gain: float) -> None:
+        if not 0 <= gain <= 1:
+            raise ValueError(f"the background's gain is {gain}; choose 0 to 1")
+        if self.graph.setting("state_background") is None:
+            raise BundleError(f"model {self.codec.card.name} does not code the background apart: it cannot be turned down")
+        self.graph.set("state_background", 1 - gain)
+
     def renew(self) -> None:
         """Go on with the frames of an encoder that begins anew: the network does, the fade does not."""
         self.graph.reset()
@@ -225,6 +243,15 @@ class PacketDecoder:
     ):  # fmt: skip
         self.codec, self.stream = codec, CodeDecoder(codec, sample_rate, graph)
         self.buffer = RecoveryBuffer(codec.layout, redundancy)
+
+    @property
+    def background(self) -> float:
+        """As `CodeDecoder.background`."""
+        return self.stream.background
+
+    @background.setter
+    def background(self, gain: float) -> None:
+        self.stream.background = gain
 
     def save(self) -> State:
         """The state of the stream as named arrays, for `np.savez`.

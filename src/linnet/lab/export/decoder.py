@@ -56,13 +56,19 @@ def export_decoder(codec: Codec, *, eight_bit: bool = True) -> bytes:
 
 
 def mixed_spectrum(g: Builder, codec: MixerCodec, fourier: Fourier, codes: str) -> str:
-    """The spectra of both branches, each as far as it is to be heard, added: `[frames, streams, rows, 2 columns]`."""
+    """The spectra of both branches, each as far as it is to be heard, added: `[frames, streams, rows, 2 columns]`.
+
+    The state `background`, which only a receiver changes, is how much of the background it does without, from 0 to 1.
+    """
+    muted = g.state("background", np.float32, [STREAMS, 1])
+    g.keep(muted, g.Identity(muted))
     sizes = [codec.config.spectrum_layers, codec.config.noise_layers]
     speech, noise = g.split(codes, sizes, axis=2)
     wide = g.Pad(noise, np.array([0, sizes[0] - sizes[1]]), np.array(-1), np.array([2]))
     parts = []
     branches = [("speech", speech, 0), ("noise", wide, BACKGROUND_AHEAD)]
-    for (name, own, ahead), level in zip(branches, present(g, speech, noise), strict=True):
+    said, around = present(g, speech, noise)
+    for (name, own, ahead), level in zip(branches, (said, g.Mul(around, g.Sub(1.0, muted))), strict=True):
         with g.scope(name):
             spectrum = network(g, codec, fourier, dataclasses.replace(dequantize(g, codec, own), ahead=ahead))
         parts.append(g.Mul(spectrum, g.Unsqueeze(level, np.array([3]))))
