@@ -1,4 +1,4 @@
-"""How well a dual-branch model, or a mixer, keeps speech and noise apart: what each branch says of both.
+"""How well a dual-branch model, or `remix`, keeps speech and noise apart: what each branch says of both.
 
     python bench/branches.py BUNDLE... --corpus CORPUS --split test --condition noise@5 --limit 24
 

@@ -56,7 +56,8 @@ def test_silence_stays_quiet(bundle):
 def test_a_background_that_is_coded_apart_can_be_turned_down(bundle, short):
     packets = bundle.encode(short, 16000)
     decoder = bundle.decoder()
-    if bundle.decoder_graph.stream().setting("state_background") is None:
+    decoder.background = 1
+    if bundle.decoder_graph.stream().setting("state_background_cut") is None:
         with pytest.raises(BundleError, match="does not code the background apart"):
             decoder.background = 0.5
         return
@@ -70,6 +71,10 @@ def test_a_background_that_is_coded_apart_can_be_turned_down(bundle, short):
     decoder.restore(saved)
     other.restore(saved)
     assert (decoder.background, other.background) == (0.25, 1)
+    alone = bundle.decoder()
+    alone.background = 0
+    one_by_one = np.concatenate([alone.push(packet) for packet in packets])[bundle.card.delay :]
+    np.testing.assert_allclose(one_by_one, none[: len(one_by_one)], atol=1e-4)
     batch = bundle.decoders(2)
     batch[1].background = 0
     heard = batch.push([packets, packets])

@@ -113,7 +113,7 @@ def encode(source: str, target: str, kbps: float | None, model: str, entropy: bo
 @click.option("--conceal", is_flag=True, help="Conceal damaged frames, as if they were lost in a network.")
 @background_option
 def decode(
-    source: str, target: str, kbps: float | None, model: str | None, rate: int | None, conceal: bool, background: float | None
+    source: str, target: str, kbps: float | None, model: str | None, rate: int | None, conceal: bool, background: float
 ) -> None:
     """Decode a .lnt file; --kbps uses only the first layers."""
     from linnet import bundle, files
@@ -150,7 +150,7 @@ def roundtrip(
     seed: int,
     copies: int,
     spacing_ms: float,
-    background: float | None,
+    background: float,
 ) -> None:
     """Encode and decode, over a network that loses packets if you like, and say what it took.
 
@@ -167,6 +167,7 @@ def roundtrip(
     redundancy = Redundancy.spaced(copies, max(1, round(spacing_ms / frame_ms)))
     losses = loss_model(loss, None if burst_ms is None else burst_ms / frame_ms, trace, seed)
     channel = LossyChannel(codec.layout, codec.layers(kbps, redundancy), redundancy, losses)
+    codec.decoder().background = background  # what cannot be is told before the work
     bits = io.BytesIO()
     start = time.perf_counter()
     encoded = files.encode_file(codec, source, bits, codec.layout.kbps(channel.n_layers), progress)

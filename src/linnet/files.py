@@ -198,7 +198,7 @@ def _read_blocks(audio: soundfile.SoundFile, block: int) -> Iterator[Samples]:
 
 def decode_file(
     codec: Codec, source: BinaryIO, target: str, kbps: float | None, rate: int | None, progress: Progress,
-    channel: LossyChannel | None = None, on_damage: OnDamage = "raise", background: float | None = None,
+    channel: LossyChannel | None = None, on_damage: OnDamage = "raise", background: float = 1.0,
 ) -> Decoded:  # fmt: skip
     """Decode a `.lnt` file into a recording whose format follows from the target's ending; a `channel` may lose frames.
 
@@ -209,8 +209,7 @@ def decode_file(
     n_layers = reader.header.n_layers if kbps is None else min(codec.layers(kbps), reader.header.n_layers)
     rate_out = rate or reader.header.sample_rate
     stream = CodeDecoder(codec, rate_out, skip_delay=True)
-    if background is not None:
-        stream.background = background
+    stream.background = background
 
     def outputs() -> Iterator[Samples]:
         nonlocal concealed

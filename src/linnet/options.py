@@ -58,8 +58,9 @@ model_option = click.option("--model", default="clear", show_default=True, help=
 background_option = click.option(
     "--background",
     type=Decibels(),
+    default="0",
     metavar="DB",
-    help="Turn the background to -12, say, or off; for models that code it apart.",
+    help="Turn the background to -12, say, or off, where the model codes it apart [0].",
 )
 
 

@@ -12,7 +12,7 @@ from sessions import Session
 from linnet.lab.export import export_decoder, export_encoder
 from linnet.lab.share import Share
 from linnet.lab.systems import make_system
-from linnet.lab.systems.mixer import MixerCodec, MixerConfig
+from linnet.lab.systems.remix import HELD_FRAMES, RemixCodec, RemixConfig
 from linnet.lab.systems.source_filter import SourceFilterConfig
 
 HOP, FRAMES = 192, 24
@@ -20,7 +20,7 @@ HOP, FRAMES = 192, 24
 
 def small(head="source-filter", phase_layers=0, **more):
     torch.manual_seed(0)
-    kind = MixerConfig if "branch_blocks" in more else SourceFilterConfig
+    kind = RemixConfig if "branch_blocks" in more else SourceFilterConfig
     config = kind(
         latent_dim=12, encoder_channels=16, encoder_hidden=24, encoder_blocks=2, decoder_channels=16,
         decoder_hidden=24, decoder_blocks=2, head=head, phase_layers=phase_layers, phase_channels=16, phase_hidden=24,
@@ -33,7 +33,7 @@ def small(head="source-filter", phase_layers=0, **more):
             torch.nn.init.normal_(network.head.weight, std=0.3)
     if codec.guide is not None:
         torch.nn.init.normal_(codec.guide.output.weight, std=0.3)
-    if isinstance(codec, MixerCodec):
+    if isinstance(codec, RemixCodec):
         for branch in (codec.speech, codec.noise):
             torch.nn.init.normal_(branch.output.weight, std=0.3)
     if codec.phase is not None:
@@ -51,7 +51,7 @@ def speechlike(frames=FRAMES, seed=0):
     return (0.1 * tone * (np.sin(20 * time) > 0) + 0.01 * rng.standard_normal(len(time))).astype(np.float32)
 
 
-KINDS = ["source-filter", "free", "phase", "enhancer", "bands", "enhancer and bands", "guide", "mixer"]
+KINDS = ["source-filter", "free", "phase", "enhancer", "bands", "enhancer and bands", "guide", "remix"]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -62,7 +62,7 @@ def codec(request):
         return small(phase_layers=2, lookahead=1, enhancer_blocks=2, enhancer_channels=16, enhancer_hidden=32)
     if request.param == "guide":
         return small(phase_layers=2, guide_blocks=1, guide_channels=16, guide_hidden=24)
-    if request.param == "mixer":
+    if request.param == "remix":
         return small(branch_blocks=2, branch_channels=16, branch_hidden=24)
     if request.param == "bands":
         return small(phase_layers=2, band_channels=8, band_blocks=1)
@@ -199,26 +199,34 @@ def test_perturbed_codes_are_neighbours_of_the_upper_layers_alone():
     assert upper[-1] == pytest.approx(0.4, abs=0.1)
 
 
-def test_a_background_without_codes_is_silent_and_a_lost_frame_goes_on():
+def test_a_background_without_codes_falls_silent_and_a_lost_frame_goes_on():
     """Speech and background alone add up to both, so a receiver sets the background's level."""
     codec = small(branch_blocks=2, branch_channels=16, branch_hidden=24)
     codes, columns = lab_codes(codec, speechlike()), torch.arange(6)
+
+    def background(codes):
+        """What its codes add, a frame's power."""
+        added = codec.decode(codes) - codec.decode(torch.where(columns < 4, codes, -1))
+        return added.unflatten(1, (FRAMES, HOP)).square().mean(2)[0]
+
     with torch.no_grad():
-        both = codec.decode(codes)
-        speech, background = (codec.decode(torch.where(kept, codes, -1)) for kept in (columns < 4, columns >= 4))
-        torch.testing.assert_close(speech + background, both)
-        assert min(speech.square().mean(), background.square().mean()) > 0
-        codes[:, 9] = -1
-        gap = codec.decode(codes) - codec.decode(torch.where(columns < 4, codes, -1))
-    powers = gap.unflatten(1, (FRAMES, HOP)).square().mean(2)[0]
-    assert powers[9:12].min() > 0.1 * powers[3:9].mean()
+        speech, noise = (codec.decode(torch.where(kept, codes, -1)) for kept in (columns < 4, columns >= 4))
+        torch.testing.assert_close(speech + noise, codec.decode(codes))
+        level = background(codes)[3:9].mean()
+        lost, mended, dropped = codes.clone(), codes.clone(), codes.clone()
+        lost[:, 9] = -1
+        mended[:, 9, 1:] = -1  # a copy has one layer
+        dropped[:, 9:, 4:] = -1
+        assert background(lost)[9:12].min() > 0.1 * level
+        assert background(mended)[9:12].min() > 0.1 * level
+        assert background(dropped)[9 + HELD_FRAMES + 3 :].max() == 0
 
 
-def test_a_mixer_of_other_parts_is_refused():
-    with pytest.raises(ValueError, match="set none of these"):
-        MixerConfig(phase_layers=2)
-    with pytest.raises(ValueError, match="choose 1 to 3 of 6"):
-        MixerConfig(noise_layers=4)
+def test_a_remix_of_other_parts_is_refused():
+    with pytest.raises(ValueError, match="instead of phase_layers"):
+        RemixConfig(phase_layers=2)
+    with pytest.raises(ValueError, match="4 of 6; choose 1 to half"):
+        RemixConfig(noise_layers=4)
 
 
 def test_an_unknown_head_is_refused():

@@ -27,9 +27,9 @@ from linnet.lab.systems.base import Example
 from linnet.lab.systems.codec import Codec
 from linnet.lab.systems.dual_branch import DualBranchConfig
 from linnet.lab.systems.lrac import LracConfig
-from linnet.lab.systems.mixer import MixerConfig
 from linnet.lab.systems.phoenix import PhoenixConfig
 from linnet.lab.systems.pure import PureConfig
+from linnet.lab.systems.remix import RemixConfig
 from linnet.lab.systems.source_filter import SourceFilterConfig
 from linnet.lab.train.checkpoint import load_checkpoint
 from linnet.lab.train.loop import Data, Trainer
@@ -131,19 +131,19 @@ def dual_branch_recipe():
     return Recipe("dual", stages, system, DiscriminatorConfig((64,), (128,), channels=2, depth=2))
 
 
-def mixer_recipe():
-    system = MixerConfig(**SIZES, branch_channels=16, branch_hidden=16, branch_blocks=1)
+def remix_recipe():
+    system = RemixConfig(**SIZES, branch_channels=16, branch_hidden=16, branch_blocks=1)
     common = {"bottleneck": "quantized", "batch": 3, "crops": DEGRADED}
     everything = ("encoder", "speech", "noise", "quantizer", "decoder")
     heard = {"speech/mel": 15.0, "noise/mel": 15.0, "mixture/mel": 15.0}
     stages = (
-        Stage("branches", 2, ("speech", "noise"), {"enhancement": 1.0}, **common),
+        Stage("branches", 2, ("speech", "noise"), {"enhancement": 1.0}, **common | {"bottleneck": "none"}),
         Stage("all", 2, everything, heard | {"latent": 1.0, "commitment": 1.0}, **common),
     )
-    return Recipe("mixer", stages, system)
+    return Recipe("remix", stages, system)
 
 
-@pytest.mark.parametrize("make", [pure_recipe, dual_branch_recipe, mixer_recipe])
+@pytest.mark.parametrize("make", [pure_recipe, dual_branch_recipe, remix_recipe])
 def test_every_stage_of_the_published_systems_trains_what_it_says(make, packed, tmp_path):
     plan = make()
     (tmp_path / "alone").mkdir()
@@ -378,15 +378,23 @@ def test_a_part_or_a_loss_that_the_system_has_not_is_refused(packed, tmp_path):
         Trainer(plan, Data(packed, None), tmp_path)
 
 
-def test_a_part_inherits_what_it_has_of_a_teachers_that_does_more(packed, tmp_path):
+def test_a_decoder_without_phase_inherits_one_that_sounds_as_it_did_when_none_arrived(packed, tmp_path):
     phase = {"phase_layers": 2, "phase_channels": 16, "phase_hidden": 16}
     teacher = Recipe("teacher", recipe().stages, SourceFilterConfig(**SIZES, **phase))
     list(Trainer(teacher, Data(packed, None), tmp_path).run(0.0))
-    plan = dataclasses.replace(mixer_recipe(), teacher=str(tmp_path / "last.safetensors"), inherits=("encoder", "decoder"))
-    student = Trainer(plan, Data(packed, None), tmp_path)
-    for part in plan.inherits:
-        own, taught = (getattr(system, part).state_dict() for system in (student.codec, student.teacher))
-        assert all(torch.equal(tensor, taught[name]) for name, tensor in own.items())
+    last = str(tmp_path / "last.safetensors")
+    student = Trainer(
+        dataclasses.replace(remix_recipe(), teacher=last, inherits=("encoder", "decoder")), Data(packed, None), tmp_path
+    )
+    latent, steps = torch.randn(1, 9, 16), torch.full((1, 9), 20)
+    heard = []
+    for decoder, arrived in ((student.teacher.decoder, torch.zeros(1, 9, 24)), (student.codec.decoder, None)):
+        with torch.no_grad():
+            heard.append(decoder(latent, steps, torch.full((1, 9), 4), arrived, decoder.initial_state(1))[0])
+    torch.testing.assert_close(*heard)
+    deeper = dataclasses.replace(recipe(), system=SourceFilterConfig(**{**SIZES, "encoder_blocks": 2}))
+    with pytest.raises(ValueError, match="another version or size"):
+        Trainer(dataclasses.replace(deeper, teacher=last, inherits=("encoder",)), Data(packed, None), tmp_path)
 
 
 def test_codebooks_gather_nothing_in_passes_that_no_update_follows(packed, tmp_path):
@@ -549,8 +557,9 @@ def _train_in_two(rank, plan, folder, packed):
         (lambda: recipe(batch=3), slice(0, 4), 6),
         (pure_recipe, slice(0, 3), 4),
         (dual_branch_recipe, slice(0, 4), 5),
+        (remix_recipe, slice(0, 2), 3),
     ],
-    ids=["first stages", "all stages", "pure", "dual branch"],
+    ids=["first stages", "all stages", "pure", "dual branch", "remix"],
 )
 def test_two_processes_go_on_as_one_would_have(packed, tmp_path, make, stages, steps_alone):
     """With a batch of 3 that does not divide by 2; alone through the fit of the codebooks, which no rounding survives."""

@@ -97,7 +97,7 @@ def send(
 @background_option
 def recv(
     address: str, target: str, model: str, copies: int, spacing_ms: float, sdp: str | None, rate: int | None,
-    idle_ms: float | None, min_ms: float, max_ms: float, background: float | None,
+    idle_ms: float | None, min_ms: float, max_ms: float, background: float,
 ) -> None:  # fmt: skip
     """Receive from UDP to a recording, a pipe ('-') or the loudspeaker ('speaker'), until Ctrl-C or --idle.
 
@@ -115,8 +115,7 @@ def recv(
         codec, session.redundancy, session.payload_type, noise_type=session.noise_type, min_delay_s=min_ms / 1000,
         max_delay_s=max_ms / 1000,
     )  # fmt: skip
-    if background is not None:
-        receiver.decoder.background = background
+    receiver.decoder.background = background
     incoming, _ = open_socket(place, listen=True)
     with (
         incoming,
@@ -138,9 +137,10 @@ def recv(
 @model_option
 @copies_options
 @loss_options
+@background_option
 def live(
     source: str, target: str, kbps: float | None, model: str, copies: int, spacing_ms: float, loss: float,
-    burst_ms: float | None, seed: int,
+    burst_ms: float | None, seed: int, background: float,
 ) -> None:  # fmt: skip
     """Hear yourself through the codec: microphone to loudspeaker, or IN to OUT, until the end or Ctrl-C.
 
@@ -162,7 +162,7 @@ def live(
             state[:] = [meter]
             show()
 
-        meter = loop_back(codec, opened, sink, kbps, redundancy, losses, stop, tell)
+        meter = loop_back(codec, opened, sink, kbps, redundancy, losses, stop, tell, background)
     say(f"{target}: {meter.frames * meter.frame_ms / 1000:.2f} s; {meter}")
 
 

@@ -38,7 +38,7 @@ class Meter:
 
 def loop_back(
     codec: Codec, source: Source, sink: Sink, kbps: float | None, redundancy: Redundancy, losses: LossModel,
-    stop: Callable[[], bool], tell: Callable[[Meter], None],
+    stop: Callable[[], bool], tell: Callable[[Meter], None], background: float = 1.0,
 ) -> Meter:  # fmt: skip
     """Send a source through encoder, network and decoder to a sink, to its end or until asked to stop.
 
@@ -50,8 +50,10 @@ def loop_back(
         losses: which packets the network loses.
         stop: asked at every frame.
         tell: called at every frame.
+        background: how much of it is heard, from 0 to 1.
 
     Raises:
+        BundleError: if the model does not code the background apart, which is to be turned down.
         LayoutError: if not even the first layer and its copies fit in `kbps`.
     """
     frame_s = codec.card.hop / codec.card.sample_rate
@@ -59,6 +61,7 @@ def loop_back(
     meter = Meter(codec.card.latency_ms + 1000 * (redundancy.depth * frame_s + devices_s), 1000 * frame_s)
     encoder = codec.encoder(source.sample_rate, kbps, redundancy)
     decoder = codec.decoder(sink.sample_rate, redundancy)
+    decoder.background = background
 
     def carry(packets: list[bytes]) -> list[bytes | None]:
         lost = losses.draw(len(packets))

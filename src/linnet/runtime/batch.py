@@ -47,8 +47,8 @@ class PacketEncoders:
 class PacketDecoders:
     """Decoders that share their calls: `push` packets for each, take samples from each.
 
-    `decoders[i]` is one of them, a `PacketDecoder`: its `reset`, `flush`, `late`, `save` and `restore` are its own. A batch
-    belongs in one thread. ValueError for a count below 1.
+    `decoders[i]` is one of them, a `PacketDecoder`: its `reset`, `flush`, `late`, `save`, `restore` and `background` are its
+    own. A batch belongs in one thread. ValueError for a count below 1.
     """
 
     def __init__(self, codec: Codec, count: int, sample_rate: int | None, redundancy: Redundancy):

@@ -52,11 +52,11 @@ class Codec:
 
     def decode(
         self, packets: Sequence[bytes | None], sample_rate: int | None = None, redundancy: Redundancy = PLAIN,
-        background: float | None = None,
+        background: float = 1.0,
     ) -> Samples:  # fmt: skip
         """Packets (None: lost) -> float32 `[samples]`, at the model's rate or the one asked for, without the delay.
 
-        `background`, for a model that codes it apart, is how much of it is heard, from 0 to 1.
+        `background`, for a model that codes it apart, is how much of it is heard, from 0 to 1; of another model BundleError.
         """
         buffer = RecoveryBuffer(self.layout, redundancy)
         return self.decode_codes(np.concatenate([buffer.push(packets), buffer.flush()]), sample_rate, background)
@@ -71,15 +71,14 @@ class Codec:
         blocks = [stream.push(mono[start : start + step]) for start in range(0, len(mono), step)]
         return keep_layers(np.concatenate([*blocks, stream.flush()]), self.layout, self.layers(kbps))
 
-    def decode_codes(self, codes: npt.ArrayLike, sample_rate: int | None = None, background: float | None = None) -> Samples:
+    def decode_codes(self, codes: npt.ArrayLike, sample_rate: int | None = None, background: float = 1.0) -> Samples:
         """Codes `[frames, n_codes]`, -1 where none arrived -> float32 `[samples]` without the delay; `background` as `decode`.
 
         Raises CodesError for codes that do not fit the model's layout.
         """
         array = check_codes(codes, self.layout, self.layout.n_layers, missing=True).astype(np.int64)
         stream = CodeDecoder(self, sample_rate, skip_delay=True)
-        if background is not None:
-            stream.background = background
+        stream.background = background
         blocks = [stream.push(array[start : start + BLOCK_FRAMES]) for start in range(0, len(array), BLOCK_FRAMES)]
         return np.concatenate([*blocks, stream.flush()])
 

@@ -19,7 +19,7 @@ from linnet.runtime.state import State, taken
 BLOCK_FRAMES = 256
 """Frames in one call of a graph, all streams' together: more make no call faster, and an hour needs no more memory."""
 
-SETTINGS = ("state_background",)
+SETTINGS = ("state_background_cut",)
 """States that are no memory of a stream but its listener's choice: the graph leaves them as they are, and nothing resets, saves
 or restores them."""
 

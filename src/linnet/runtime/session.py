@@ -227,8 +227,11 @@ class RtpReceiver:
                 return None
             codes = self._lost  # the same stream begins anew: the decoder fills the time
             self._undisturbed = None
-        if self.decoder.gaps.told != self.jitter.background:
-            self.decoder.gaps.tell(self.jitter.background)
+        told = self.jitter.background
+        if told is not None:
+            told *= self.decoder.background  # as loud as the listener wants it
+        if self.decoder.gaps.told != told:
+            self.decoder.gaps.tell(told)
         hop = self._heard(codes)
         self._levels.append(float(np.dot(hop, hop)))
         return hop

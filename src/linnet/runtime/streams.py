@@ -106,21 +106,25 @@ class CodeDecoder:
 
     @property
     def background(self) -> float:
-        """How much of the background is heard, from 0 (none) to 1 (as it was). A listener may set it at any time.
+        """How much of the background is heard, from 0 (none) to 1 (as it was), of a model that codes it apart.
+
+        A listener may set it at any time; it stays through `reset` and `flush`, and is no part of a saved state.
 
         Raises:
-            BundleError: on setting it, if the model does not code the background apart.
+            BundleError: on setting it below 1, if the model does not code the background apart.
+            ValueError: on setting it below 0 or above 1.
         """
-        muted = self.graph.setting("state_background")
+        muted = self.graph.setting("state_background_cut")
         return 1.0 if muted is None else 1 - muted
 
     @background.setter
     def background(self, gain: float) -> None:
         if not 0 <= gain <= 1:
             raise ValueError(f"the background's gain is {gain}; choose 0 to 1")
-        if self.graph.setting("state_background") is None:
+        if self.graph.setting("state_background_cut") is not None:
+            self.graph.set("state_background_cut", 1 - gain)
+        elif gain < 1:
             raise BundleError(f"model {self.codec.card.name} does not code the background apart: it cannot be turned down")
-        self.graph.set("state_background", 1 - gain)
 
     def renew(self) -> None:
         """Go on with the frames of an encoder that begins anew: the network does, the fade does not."""
@@ -292,7 +296,7 @@ class PacketDecoder:
         return self.buffer.late(packet, behind)
 
     def flush(self) -> Samples:
-        """What waited for copies and what the resampler still holds; the decoder is then as new."""
+        """What waited for copies and what the resampler still holds; the decoder is then as new, but for `background`."""
         return np.concatenate([self.stream.push(self.buffer.flush()), self.stream.flush()])
 
     def reset(self) -> None:

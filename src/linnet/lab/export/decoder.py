@@ -29,7 +29,7 @@ from linnet.lab.export.quantizer import (
     steady,
 )
 from linnet.lab.systems.codec import Codec
-from linnet.lab.systems.mixer import BACKGROUND_AHEAD, MixerCodec
+from linnet.lab.systems.remix import BACKGROUND_AHEAD, HELD_FRAMES, RemixCodec
 
 _END = np.iinfo(np.int64).max
 _CYCLE = 1 << 32
@@ -47,7 +47,7 @@ def export_decoder(codec: Codec, *, eight_bit: bool = True) -> bytes:
     g = Builder(eight_bit=eight_bit)
     codes = g.input("codes", np.int64, ["frames", STREAMS, codec.config.n_layers])
     fourier = Fourier(codec.decoder.stft.n_fft)
-    if isinstance(codec, MixerCodec):
+    if isinstance(codec, RemixCodec):
         spectrum = mixed_spectrum(g, codec, fourier, codes)
     else:
         spectrum = network(g, codec, fourier, dequantize(g, codec, codes))
@@ -55,23 +55,22 @@ def export_decoder(codec: Codec, *, eight_bit: bool = True) -> bytes:
     return g.finish()
 
 
-def mixed_spectrum(g: Builder, codec: MixerCodec, fourier: Fourier, codes: str) -> str:
+def mixed_spectrum(g: Builder, codec: RemixCodec, fourier: Fourier, codes: str) -> str:
     """The spectra of both branches, each as far as it is to be heard, added: `[frames, streams, rows, 2 columns]`.
 
-    The state `background`, which only a receiver changes, is how much of the background it does without, from 0 to 1.
+    The state `background_cut`, which only a receiver changes, is how much of the background it does without, from 0 to 1.
     """
-    muted = g.state("background", np.float32, [STREAMS, 1])
-    g.keep(muted, g.Identity(muted))
     sizes = [codec.config.spectrum_layers, codec.config.noise_layers]
     speech, noise = g.split(codes, sizes, axis=2)
-    wide = g.Pad(noise, np.array([0, sizes[0] - sizes[1]]), np.array(-1), np.array([2]))
+    padded = g.Pad(noise, np.array([0, sizes[0] - sizes[1]]), np.array(-1), np.array([2]))
+    speech_level, noise_level = present(g, speech, noise)
+    cut = g.state("background_cut", np.float32, [STREAMS, 1])
+    g.keep(cut, g.Identity(cut))
     parts = []
-    branches = [("speech", speech, 0), ("noise", wide, BACKGROUND_AHEAD)]
-    said, around = present(g, speech, noise)
-    for (name, own, ahead), level in zip(branches, (said, g.Mul(around, g.Sub(1.0, muted))), strict=True):
+    for name, own, level in (("speech", speech, speech_level), ("noise", padded, g.Mul(noise_level, g.Sub(1.0, cut)))):
         with g.scope(name):
-            spectrum = network(g, codec, fourier, dataclasses.replace(dequantize(g, codec, own), ahead=ahead))
-        parts.append(g.Mul(spectrum, g.Unsqueeze(level, np.array([3]))))
+            received = dataclasses.replace(dequantize(g, codec, own), background=name == "noise")
+            parts.append(g.Mul(network(g, codec, fourier, received), g.Unsqueeze(level, np.array([3]))))
     return g.Add(*parts)
 
 
@@ -79,23 +78,24 @@ def present(g: Builder, speech: str, noise: str) -> tuple[str, ...]:
     """The lab's `present`: of each branch `[frames, streams, 1]`, 1 or 0."""
     first = g.Concat(*(g.Slice(codes, np.array([0]), np.array([1]), np.array([2])) for codes in (speech, noise)), axis=2)
 
-    def step(inner: Builder, before: str, codes: str) -> tuple[list[str], list[str]]:
-        lost = inner.Less(inner.ReduceMax(codes, np.array([1])), np.array(0))
-        heard = inner.Where(lost, before, inner.Cast(inner.GreaterOrEqual(codes, np.array(0)), to=TensorProto.FLOAT))
-        return [heard], [inner.Identity(heard)]
+    def step(inner: Builder, left: str, codes: str) -> tuple[list[str], list[str]]:
+        arrived = inner.GreaterOrEqual(codes, np.array(0))
+        some = inner.ReduceMax(inner.Cast(arrived, to=TensorProto.FLOAT), np.array([1]))
+        left = inner.Where(arrived, float(HELD_FRAMES + 1), inner.Max(inner.Sub(left, some), 0.0))
+        return [left], [inner.Min(left, 1.0)]
 
     shape: list[int | str] = [STREAMS, 2]
     state = g.state("present", np.float32, shape)
-    after, heard = g.scan(step, [state], [first], [np.float32, np.int64], [shape])
+    after, level = g.scan(step, [state], [first], [np.float32, np.int64], [shape])
     g.keep(state, after)
-    return g.split(heard, [1, 1], axis=2)
+    return g.split(level, [1, 1], axis=2)
 
 
 @dataclass(frozen=True)
 class Received:
     """What the codes say of every frame: latent `[frames, streams, dim]`, minus the number of layers that did not arrive, the
     place in the pitch table and 1 + pitch step `[frames, streams]`, and, in a system that codes it, the phase's latent
-    `[frames, streams, phase_dim]`. `ahead` is by how many frames its noise is."""
+    `[frames, streams, phase_dim]`. A `background` has no voice."""
 
     latent: str
     missing: str
@@ -103,7 +103,7 @@ class Received:
     pitch: str
     phase: str | None
     table: PitchDecoder
-    ahead: int = 0
+    background: bool = False
 
 
 def dequantize(g: Builder, codec: Codec, codes: str) -> Received:
@@ -184,6 +184,8 @@ def network(g: Builder, codec: Codec, fourier: Fourier, received: Received) -> s
     hidden = layer_norm(g, backbone(g, g.Sum(*parts), decoder.blocks, "decoder"), decoder.norm)
     if config.head == "free":
         return free_spectrum(g, fourier, codec, hidden)
+    if received.background:
+        return background_spectrum(g, fourier, codec, hidden, received)
     return excited_spectrum(g, fourier, codec, hidden, received)
 
 
@@ -247,6 +249,18 @@ def free_spectrum(g: Builder, fourier: Fourier, codec: Codec, hidden: str) -> st
     return g.Concat(g.Mul(gain, g.Cos(phase)), g.Mul(gain, g.Sin(phase)), axis=-1)
 
 
+def background_spectrum(g: Builder, fourier: Fourier, codec: Codec, hidden: str, received: Received) -> str:
+    """`excited_spectrum` without a voice: `[frames, streams, rows, 2 columns]` of the noise through its filter."""
+    n_bins = fourier.points // 2 + 1
+    weight, bias = codec.decoder.head.weight[-n_bins:], codec.decoder.head.bias[-n_bins:]
+    (logarithm,) = at_places(g, hidden, [[(weight, bias - _LEVEL, Places.of(fourier, n_bins))]])
+    _, counter = clock(g, codec, received)
+    ahead = g.Mod(g.Add(counter, np.array(BACKGROUND_AHEAD)), np.array(NOISE_FRAMES))
+    gain = g.Reshape(magnitude(g, logarithm), np.array([0, -1, fourier.rows, 1, fourier.columns]))
+    spectra = g.Reshape(noise_spectra(g, codec, fourier), np.array([-1, fourier.rows, 2, fourier.columns]))
+    return g.Reshape(g.Mul(gain, g.Gather(spectra, ahead)), np.array([0, -1, fourier.rows, 2 * fourier.columns]))
+
+
 def excited_spectrum(g: Builder, fourier: Fourier, codec: Codec, hidden: str, received: Received) -> str:
     """The spectrum `[frames, streams, rows, 2 columns]` of both sources through their filters, and of the coded low band.
 
@@ -264,8 +278,6 @@ def excited_spectrum(g: Builder, fourier: Fourier, codec: Codec, hidden: str, re
     low = [] if received.phase is None else low_heads(fourier, codec, decoder.phase_head.weight, decoder.phase_head.bias)
     logarithms, turn, *band = at_places(g, hidden, [*heads, low] if low else heads)
     phase, counter = clock(g, codec, received)
-    if received.ahead:
-        counter = g.Mod(g.Add(counter, np.array(received.ahead)), np.array(NOISE_FRAMES))
     pulse, *rotation = source_sines(g, codec, phase, received.pitch, low)
     spectrum = fourier.forward(g, harmonic_frames(g, codec, fourier, pulse, received.pitch))
     turn = turned.widen(g, g.Reshape(turn, np.array([0, -1, len(turned.columns)])), columns)

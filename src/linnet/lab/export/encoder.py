@@ -29,7 +29,7 @@ from linnet.lab.export.quantizer import (
 )
 from linnet.lab.systems.codec import Codec
 from linnet.lab.systems.enhancer import FLOOR
-from linnet.lab.systems.mixer import MixerCodec
+from linnet.lab.systems.remix import RemixCodec
 from linnet.lab.systems.tracker import PitchTracker
 
 _END = np.iinfo(np.int64).max
@@ -57,7 +57,7 @@ def export_encoder(codec: Codec, *, eight_bit: bool = True) -> bytes:
         heard.append(("short", g.Mul(power, loudness**-2)))
     wanted = pitch(g, tracker, heard)
     latent, hidden = network(g, codec, power, wanted)
-    if isinstance(codec, MixerCodec):
+    if isinstance(codec, RemixCodec):
         codes = search_branches(g, codec, latent, hidden, wanted)
     else:
         more = guidance(g, codec.guide, hidden) if codec.guide is not None else None
@@ -219,7 +219,7 @@ def network(g: Builder, codec: Codec, power: str, wanted: str) -> tuple[str, str
     return linear(g, layer_norm(g, x, encoder.norm), scale * encoder.output.weight, bias), x
 
 
-def search_branches(g: Builder, codec: MixerCodec, latent: str, hidden: str, wanted: str) -> list[str]:
+def search_branches(g: Builder, codec: RemixCodec, latent: str, hidden: str, wanted: str) -> list[str]:
     """The codes of speech and of background, int32 `[frames, 1, streams]` each."""
     config, codes = codec.config, []
     unvoiced = g.Mul(wanted, np.array(0))

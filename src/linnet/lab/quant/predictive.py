@@ -116,9 +116,9 @@ class PredictiveQuantizer(FactorisedLayers):
 
     def forward(
         self, latent: Tensor, pitch_steps: Tensor, arrived: Tensor | None = None, guided: Tensor | None = None,
-        aim: Tensor | None = None,
+        aim: Tensor | None = None, layers: int | None = None,
     ) -> Quantized:  # fmt: skip
-        """Quantize with all layers, for training.
+        """Quantize with all layers, or the first ones, for training.
 
         The base layer may be meant to say something else than the latent, as PURE Codec's is: it then searches for `guided`,
         what a sender believes, and learns to say the `aim`, and the layers above it say what is then lacking of the latent.
@@ -134,7 +134,7 @@ class PredictiveQuantizer(FactorisedLayers):
         vectors, predicted, _ = self.remember(entries, self.initial_state(len(latent))[0])
         self.base.accumulate((aim - predicted.detach()).flatten(0, 1), entries.flatten())
         base = predicted + vectors
-        columns, totals, loss = self.learn(target, base)
+        columns, totals, loss = self.learn(target, base, None if layers is None else layers - 1)
         errors = [(aim - total).square().mean() for total in (predicted, base)]
         errors += [(target - total).square().mean() for total in totals]
         loss = loss + errors[0]

@@ -51,11 +51,11 @@ class FactorisedLayers(nn.Module):
         outward, book = self.layers()[layer][1:]
         return F.embedding(codes, outward(book.entries))
 
-    def learn(self, target: Tensor, total: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """Quantize with all layers what `total` lacks of `target`, both `[batch, frames, dim]` -> the codes of each layer, the
-        total after each, with gradients for this layer's projections alone, and what they learn from."""
+    def learn(self, target: Tensor, total: Tensor, layers: int | None = None) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Quantize with all layers, or the first, what `total` lacks of `target`, both `[batch, frames, dim]` -> the codes of
+        each layer, the total after each, with gradients for this layer's projections alone, and what they learn from."""
         columns, totals, loss = [], [], target.new_zeros(())
-        for number in range(len(self.books)):
+        for number in range(len(self.books) if layers is None else layers):
             codes, total, cost = self.learn_layer(number, target, target, total)
             columns.append(codes)
             totals.append(total)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from linnet.lab.train.recipe import Stage
 
 _BRANCHES = ("speech", "noise")
-# How many frames a branch goes on without news before it falls silent.
+# How many frames a branch is heard for, from one that arrived on.
 _HELD = 8
 
 
@@ -163,14 +163,13 @@ class DualBranchCodec(StreamingSystem):
         return self.quantizer.search(torch.cat([speech_latent, noise_latent], -1)), (encoder, speech, noise)
 
     def decode_step(self, codes: Tensor, state: Any) -> tuple[Tensor, State]:
-        """`StreamingSystem.decode_step`: both branches, added. One whose codes are all -1 is silent; a lost frame, which has no
-        codes at all, goes on with the branches that there were."""
+        """`StreamingSystem.decode_step`: both branches, added. One that has not arrived in `_HELD` frames is silent: so long it
+        goes on without its codes, in lost frames and in those that a copy of their first layer mended."""
         decoders, history, before = state
         latents = self.quantizer.dequantize(codes)
         arrived = codes[..., [0, self.config.speech_layers]].ge(0).to(latents.dtype)
         known = torch.cat([history, arrived], 1)
-        recent = F.max_pool1d(known.transpose(1, 2), _HELD, 1).transpose(1, 2)
-        gains = torch.maximum(arrived, recent * (1 - arrived.amax(-1, keepdim=True)))
+        gains = F.max_pool1d(known.transpose(1, 2), _HELD, 1).transpose(1, 2)
         # From one gain to the next within a hop, so that a branch that comes or goes does not click.
         earlier = torch.cat([before, gains], 1)[:, :-1]
         ramp = torch.arange(1, self.config.hop + 1, device=codes.device) / self.config.hop

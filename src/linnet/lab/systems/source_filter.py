@@ -240,6 +240,8 @@ class Decoder(nn.Module):
             # At first the decoder sounds as it would without.
             for parameter in (*self.phase_skip.parameters(), *self.phase_head.parameters()):
                 nn.init.zeros_(parameter)
+        else:
+            self.register_load_state_dict_pre_hook(_forget_phase)
 
     def initial_state(self, batch: int) -> tuple[State, ...]:
         phase, previous = self.reference.initial_state(batch)
@@ -292,6 +294,14 @@ class Decoder(nn.Module):
         counter = counter + pitch_steps.shape[1]
         reference = self.reference(centres, pitch_steps)
         return self.stft.spectrum(harmonic), self.stft.spectrum(noise), reference, (*source, counter)
+
+
+def _forget_phase(decoder: nn.Module, weights: dict[str, Tensor], prefix: str, *_: object) -> None:  # noqa: ARG001
+    """Let a decoder that hears no phase inherit from one that does, of which it takes what is there when no phase arrives."""
+    if f"{prefix}phase_input.bias" in weights:
+        weights[f"{prefix}input.bias"] = weights[f"{prefix}input.bias"] + weights[f"{prefix}phase_input.bias"]
+    for name in [name for name in weights if name.startswith(f"{prefix}phase_")]:
+        del weights[name]
 
 
 def _gain(log_magnitude: Tensor) -> Tensor:

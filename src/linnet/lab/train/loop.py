@@ -116,9 +116,7 @@ class Trainer:
             self._restore(load_checkpoint(resume))
         elif self.teacher is not None:
             for part in recipe.inherits:
-                own, taught = _part(self.codec, part), _part(self.teacher, part).state_dict()
-                # A teacher's part may do more: `clear`'s decoder hears the phase, too.
-                restore_weights(own, {name: taught[name] for name in own.state_dict() if name in taught})
+                restore_weights(_part(self.codec, part), _part(self.teacher, part).state_dict())
             self.average = {name: tensor.detach().clone() for name, tensor in self.codec.state_dict().items()}
 
     def _restore(self, checkpoint: Checkpoint) -> None:

@@ -37,13 +37,13 @@ class Stage:
     `discriminator_learning_rate`, alone for the first `discriminator_warmup_steps`), latent (what the quantizers learn
     from) and commitment (what the encoders do), both errors in units of the latents' power, alignment (how far the latent
     is from what the recipe's teacher makes of the target: squared error and one less the cosine), and systems' own: pitch
-    (the tracker's cross-entropy), kl and enhancement (PURE's), mix (the dual-branch codec's). Where a system has several
-    outputs, what is lost on one is called `output/loss`. Codebooks without entries are fitted at the start of the first
-    stage that minimises latent; until then a phase passes unquantized. `pitch` is "tracked", by the tracker as it stands,
-    which is what the codec will meet, "labelled", by the corpus's labels, or "taught", by what the teacher tracks in the
-    target. `enhancement_probability` is how often PURE's first streams aim at the target, `perturbation` how often, in the
-    source-filter system, the decoder is given a neighbour of a code that is not a first one. Unless `paired`, discriminators
-    are shown other clips' targets. `batch` counts the clips of all processes together.
+    (the tracker's cross-entropy), kl (PURE's), enhancement (PURE's and the remix's), mix (the dual-branch codec's). Where a
+    system has several outputs, what is lost on one is called `output/loss`. Codebooks without entries are fitted at the
+    start of the first stage that minimises latent; until then a phase passes unquantized. `pitch` is "tracked", by the
+    tracker as it stands, which is what the codec will meet, "labelled", by the corpus's labels, or "taught", by what the
+    teacher tracks in the target. `enhancement_probability` is how often PURE's first streams aim at the target,
+    `perturbation` how often, in the source-filter system, the decoder is given a neighbour of a code that is not a first
+    one. Unless `paired`, discriminators are shown other clips' targets. `batch` counts the clips of all processes together.
     """
 
     name: str
