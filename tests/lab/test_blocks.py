@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from linnet.lab.nn.blocks import (
     CausalConv,
     CausalConvTranspose,
-    Centred,
     Chain,
     ConvNeXt,
     Delay,
@@ -113,16 +112,3 @@ def test_weight_normalisation_changes_no_output_but_what_is_learned():
     after, _ = weight_normalised(block)(x, block.initial_state(1))
     torch.testing.assert_close(after, before)
     assert len(list(block.parameters())) == len(plain) + 3
-
-
-def test_centred_features_have_no_mean_and_in_use_the_one_they_had():
-    torch.manual_seed(0)
-    layer = Centred(3)
-    offset = torch.tensor([5.0, 0.0, -2.0])
-    for _ in range(1000):
-        y = layer(torch.randn(2, 50, 3) + offset)
-        torch.testing.assert_close(y.mean((0, 1)), torch.zeros(3), atol=1e-5, rtol=0)
-    layer.eval()
-    x = torch.randn(1, 4, 3)
-    torch.testing.assert_close(layer(x + offset), x, atol=0.1, rtol=0)
-    torch.testing.assert_close(layer(x[:, :1]), layer(x)[:, :1])

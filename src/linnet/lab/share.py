@@ -40,12 +40,12 @@ class Share:
         return own if self.device is None else own.to(self.device)
 
 
-def mean_over_processes(x: Tensor, dim: tuple[int, ...] | None = None) -> Tensor:
-    """The mean over dimensions, or of all elements, in all processes' batches, with gradients."""
+def mean_over_processes(x: Tensor) -> Tensor:
+    """The mean of all elements in all processes' batches, with gradients: a scalar."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
-        return x.mean(dim)
-    total = x.sum(dim)
-    return _Sum.apply(total) / _Sum.apply(x.new_tensor(x.numel() / total.numel()))
+        return x.mean()
+    total, count = _Sum.apply(x.sum()), _Sum.apply(x.new_tensor(float(x.numel())))
+    return total / count
 
 
 class _Sum(torch.autograd.Function):

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-from linnet.lab.share import mean_over_processes
-
 State: TypeAlias = "Tensor | tuple[State, ...]"
 
 
@@ -257,27 +255,6 @@ class Stateless(nn.Module):
         return self.layer(x), state
 
 
-class Centred(nn.Module):
-    """Features `[batch, frames, channels]` less their mean: the batch's in training, a running average of it in use.
-
-    Activations like Snake's have means of their own, and a latent of unit power that is nine tenths a constant leaves the
-    decoder little to hear.
-    """
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(channels))
-        self.mean: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.float()
-        if not self.training:
-            return x - self.mean
-        present = mean_over_processes(x, (0, 1))
-        self.mean.lerp_(present.detach(), 0.01)
-        return x - present
-
-
 class NewAxis(nn.Module):
     """A layer that makes `[batch, n]` a single channel, `[batch, n, 1]`, or with `axis` 2 a frame a single bin."""
 
@@ -325,15 +302,6 @@ class Residual(nn.Module):
         y, branch = self.branch(x, state[0])
         identity, waiting = self.identity(x, state[1])
         return identity + y, (branch, waiting)
-
-
-def with_zero_biases(block: Chain) -> Chain:
-    """The block itself, the biases of its convolutions and products at zero, as DAC's begin: beside torch's own a waveform at
-    the level of speech would be nothing, and what an encoder makes of it a constant."""
-    for module in block.modules():
-        if isinstance(module, (nn.Conv1d, nn.Linear)) and module.bias is not None:
-            nn.init.zeros_(module.bias)
-    return block
 
 
 def weight_normalised(block: Chain) -> Chain:

@@ -19,16 +19,7 @@ from itertools import pairwise
 from torch import nn
 
 from linnet.lab.dsp.pitch import PitchLabels
-from linnet.lab.nn.blocks import (
-    CausalConv,
-    CausalConvTranspose,
-    Chain,
-    NewAxis,
-    Residual,
-    Stateless,
-    weight_normalised,
-    with_zero_biases,
-)
+from linnet.lab.nn.blocks import CausalConv, CausalConvTranspose, Chain, NewAxis, Residual, Stateless, weight_normalised
 from linnet.lab.quant.residual import ResidualQuantizer
 from linnet.lab.systems.plain import PlainCodec
 
@@ -190,8 +181,7 @@ class LracBaseline(PlainCodec):
         quantizer = ResidualQuantizer(
             dim, config.n_layers, size=CODEBOOK_SIZE, code_dim=shape.codebook_dim, metric="euclidean"
         )  # fmt: skip
-        encoder, decoder = with_zero_biases(make_encoder(shape.encoder)), with_zero_biases(make_decoder(shape.decoder))
-        super().__init__(config, encoder, quantizer, decoder, ahead + behind)
+        super().__init__(config, make_encoder(shape.encoder), quantizer, make_decoder(shape.decoder), ahead + behind)
         self.lookahead = ahead // HOP
         self.description = f"LRAC 2025 baseline, Track {config.track}"
 

@@ -26,7 +26,6 @@ from linnet.lab.nn.bands import Analysis, BandsDown, BandsGru, BandsUp, ComplexC
 from linnet.lab.nn.blocks import (
     CausalConv,
     CausalConvTranspose,
-    Centred,
     Chain,
     NewAxis,
     Residual,
@@ -34,7 +33,6 @@ from linnet.lab.nn.blocks import (
     Snake,
     Stateless,
     weight_normalised,
-    with_zero_biases,
 )
 from linnet.lab.quant.residual import ResidualQuantizer
 from linnet.lab.systems.plain import PlainCodec
@@ -105,7 +103,7 @@ class PhoenixCodec(PlainCodec):
         decoder = time_decoder() if receiving == "T" else frequency_decoder(config.compression)
         delay = sum(steps * step for steps, step in decoder_lookahead()) if receiving == "T" else WINDOW - HOP
         quantizer = ResidualQuantizer(LATENT, config.n_layers, size=CODEBOOK_SIZE, code_dim=CODEBOOK_DIM)
-        super().__init__(config, with_zero_biases(encoder), quantizer, with_zero_biases(decoder), delay)
+        super().__init__(config, encoder, quantizer, decoder, delay)
         self.description = f"PhoenixCodec {config.architecture}"
 
 
@@ -119,7 +117,7 @@ def frequency_encoder(compression: float) -> Chain:
     for (inputs, outputs), factor in zip(pairwise(BANDS_CHANNELS), BANDS_FACTORS, strict=True):
         bins //= factor
         blocks += [Stateless(BandsDown(inputs, outputs, factor)), Snake(outputs), _recurrence(bins, outputs)]
-    return Chain(*blocks, Stateless(nn.Flatten(2)), Stateless(Centred(LATENT)))
+    return Chain(*blocks, Stateless(nn.Flatten(2)))
 
 
 def time_decoder() -> Chain:
@@ -152,8 +150,7 @@ def time_encoder() -> Chain:
         blocks += [_unit(inputs, kernel, dilation, centred=False) for dilation in TIME_DILATIONS]
         blocks += [Snake(inputs), CausalConv(inputs, outputs, 2 * stride, stride=stride)]
     width = TIME_DOWN_CHANNELS[-1]
-    last = [Stateless(nn.Linear(width, LATENT)), Stateless(Centred(LATENT))]
-    return weight_normalised(Chain(*blocks, ResidualLstm(width), *last))
+    return weight_normalised(Chain(*blocks, ResidualLstm(width), Stateless(nn.Linear(width, LATENT))))
 
 
 def frequency_decoder(compression: float) -> Chain:
