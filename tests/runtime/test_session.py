@@ -1,4 +1,5 @@
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rtp_strategies import FRAME_S, hostile
 
+import linnet
 from linnet.bits import LayoutError, Redundancy, RtpError, RtpPacket, unpack_payload
 from linnet.runtime.session import RtpReceiver, RtpSender
 
@@ -135,6 +137,18 @@ def test_the_background_in_a_pause_is_the_senders(codec, short):
     after = slice(446 * HOP, 476 * HOP)
     voices = [np.sqrt(np.mean(part[after] ** 2)) for part in (sound[codec.card.delay :], whole)]
     assert voices[0] == pytest.approx(voices[1], rel=0.4)
+
+
+def test_a_background_that_is_turned_down_is_so_in_pauses_too(short):
+    codec = linnet.load(Path(__file__).parents[2] / "bundles" / "remix")
+    arrivals = sent(codec, talk(short, 0.01), kbps=6, discontinuous=True)
+    levels = []
+    for gain in (1, 0.1, 0):
+        receiver = RtpReceiver(codec)
+        receiver.decoder.background = gain
+        sound = heard(receiver, arrivals, 3.6)
+        levels.append(np.sqrt(np.mean(sound[150 * HOP : 190 * HOP] ** 2)))
+    np.testing.assert_allclose(levels, [0.01, 0.001, 0], rtol=0.2, atol=1e-5)
 
 
 @settings(max_examples=10, deadline=None)
