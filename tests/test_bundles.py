@@ -7,6 +7,7 @@ import pytest
 
 import linnet
 from linnet.bundle import BundleError
+from linnet.runtime.graph import BACKGROUND_CUT
 
 ROOT = Path(__file__).parents[1]
 BUNDLES = sorted(card.parent for folder in ("src/linnet/models", "bundles") for card in (ROOT / folder).glob("*/card.toml"))
@@ -57,7 +58,7 @@ def test_a_background_that_is_coded_apart_can_be_turned_down(bundle, short):
     packets = bundle.encode(short, 16000)
     decoder = bundle.decoder()
     decoder.background = 1
-    if bundle.decoder_graph.stream().setting("state_background_cut") is None:
+    if bundle.decoder_graph.stream().setting(BACKGROUND_CUT) is None:
         with pytest.raises(BundleError, match="does not code the background apart"):
             decoder.background = 0.5
         return

@@ -19,7 +19,8 @@ from linnet.runtime.state import State, taken
 BLOCK_FRAMES = 256
 """Frames in one call of a graph, all streams' together: more make no call faster, and an hour needs no more memory."""
 
-SETTINGS = ("state_background_cut",)
+BACKGROUND_CUT = "state_background_cut"
+SETTINGS = (BACKGROUND_CUT,)
 """States that are no memory of a stream but its listener's choice: the graph leaves them as they are, and nothing resets, saves
 or restores them."""
 
@@ -199,12 +200,14 @@ class GraphStream:
 
     def setting(self, name: str) -> float | None:
         """One of `SETTINGS`; None of a graph that has none of this name."""
-        array, place = self._own().get(name, (None, ()))
-        return None if array is None else float(array[place].item())
+        if name not in self.graph.inputs:
+            return None
+        array, place = self._own(name)
+        return float(array[place].item())
 
     def set(self, name: str, value: float) -> None:
         """Change a setting that the graph has."""
-        array, place = self._own()[name]
+        array, place = self._own(name)
         array[place] = value
 
     def save(self) -> State:
@@ -232,12 +235,12 @@ class GraphStream:
         return self._streams(data[:, np.newaxis], self._slots)[:, 0]
 
     def _memory(self) -> dict[str, tuple[npt.NDArray, tuple]]:
-        return {name: own for name, own in self._own().items() if name not in SETTINGS}
+        return {name: self._own(name) for name in self.graph.inputs[1:] if name not in SETTINGS}
 
-    def _own(self) -> dict[str, tuple[npt.NDArray, tuple]]:
-        """The arrays of the states by name, and where this stream's part of each lies."""
-        own = zip(self._streams.state, self._streams.places([self._slot]), strict=True)
-        return dict(zip(self.graph.inputs[1:], own, strict=True))
+    def _own(self, name: str) -> tuple[npt.NDArray, tuple]:
+        """A state's array, and where this stream's part of it lies."""
+        number = self.graph.inputs.index(name) - 1
+        return self._streams.state[number], self._streams.places([self._slot])[number]
 
 
 def joined(blocks: Arrays) -> npt.NDArray:

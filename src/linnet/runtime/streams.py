@@ -12,7 +12,7 @@ from linnet.bits import MISSING, Codes, Layout, Redundancy, StateError, pack_red
 from linnet.bundle import BundleError
 from linnet.runtime.audio import Resampler, Samples, to_mono
 from linnet.runtime.gaps import GapFade
-from linnet.runtime.graph import BLOCK_FRAMES, GraphStream, joined
+from linnet.runtime.graph import BACKGROUND_CUT, BLOCK_FRAMES, GraphStream, joined
 from linnet.runtime.recovery import RecoveryBuffer
 from linnet.runtime.state import State, check_identity, identity, taken, waiting_codes
 
@@ -114,15 +114,14 @@ class CodeDecoder:
             BundleError: on setting it below 1, if the model does not code the background apart.
             ValueError: on setting it below 0 or above 1.
         """
-        muted = self.graph.setting("state_background_cut")
-        return 1.0 if muted is None else 1 - muted
+        return 1 - (self.graph.setting(BACKGROUND_CUT) or 0.0)
 
     @background.setter
     def background(self, gain: float) -> None:
         if not 0 <= gain <= 1:
             raise ValueError(f"the background's gain is {gain}; choose 0 to 1")
-        if self.graph.setting("state_background_cut") is not None:
-            self.graph.set("state_background_cut", 1 - gain)
+        if self.graph.setting(BACKGROUND_CUT) is not None:
+            self.graph.set(BACKGROUND_CUT, 1 - gain)
         elif gain < 1:
             raise BundleError(f"model {self.codec.card.name} does not code the background apart: it cannot be turned down")
 

@@ -176,7 +176,10 @@ def unit_power(latent: Tensor, power: Tensor, *, training: bool) -> Tensor:
     return latent / present.sqrt()
 
 
-def quantizer_losses(quantized: Quantized, name: str = "error") -> dict[str, Tensor]:
-    """A quantizer's losses as a stage names them, and its errors after each layer for the log."""
-    errors = {f"{name}_{number}": error.detach() for number, error in enumerate(quantized.error)}
-    return {"latent": quantized.loss, "commitment": quantized.commitment, **errors}
+def quantizer_losses(**quantized: Quantized) -> dict[str, Tensor]:
+    """The losses of all quantizers together as a stage names them, and the errors of each, after each layer, for the log: those
+    of `error` are `error_0`, `error_1` and so on."""
+    losses = {f"{name}_{number}": error.detach() for name, each in quantized.items() for number, error in enumerate(each.error)}
+    losses["latent"] = torch.stack([each.loss for each in quantized.values()]).sum()
+    losses["commitment"] = torch.stack([each.commitment for each in quantized.values()]).sum()
+    return losses

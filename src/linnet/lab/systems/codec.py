@@ -286,7 +286,8 @@ class Codec(System):
             learning.append((self.quantizer, (coded.latent, coded.pitch_steps, coded.guided)))
         if "phase" in stage.trains and self.phase is not None and coded.phase is not None and coded.fine is not None:
             learning.append((self.phase.quantizer, (coded.phase, steady(coded.pitch_sent))))
-        return Passed(losses | _quantizer_losses(coded), heard, coded.latent, learning)
+        fine = {} if coded.fine is None else {"phase_error": coded.fine}
+        return Passed(losses | quantizer_losses(error=coded.spectrum, **fine), heard, coded.latent, learning)
 
     def _heard(self, output: Tensor, example: Example, quality: Tensor | None = None) -> Heard:
         output = output.float()[:, self.delay :]
@@ -356,14 +357,6 @@ def make_enhancer(config: SourceFilterConfig, n_bins: int) -> Enhancer:
     if config.band_channels:
         bands = Bands(n_bins, config.band_channels, config.band_bins, config.band_blocks)
     return Enhancer(n_bins, config.lookahead, frames, bands)
-
-
-def _quantizer_losses(coded: Coded) -> dict[str, Tensor]:
-    losses = quantizer_losses(coded.spectrum)
-    if coded.fine is None:
-        return losses
-    fine = quantizer_losses(coded.fine, "phase_error")
-    return losses | fine | {name: losses[name] + fine[name] for name in ("latent", "commitment")}
 
 
 def steady(pitch_steps: Tensor) -> Tensor:

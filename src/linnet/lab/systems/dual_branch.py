@@ -189,7 +189,12 @@ class DualBranchCodec(StreamingSystem):
         received = latents
         if stage.bottleneck == "quantized":
             arrived = ~draw_losses(latents["speech"].shape[1], stage.frame_loss, share)
-            received = {name: self._quantized(name, latents[name], arrived, share, losses) for name in branches}
+            with torch.autocast(example.samples.device.type, enabled=False):
+                quantized = {name: self.quantizer.of(name)(latents[name]) for name in branches}
+            losses |= quantizer_losses(**{f"{name}_error": each for name, each in quantized.items()})
+            received = {
+                name: self._received(name, latents[name], each.codes, arrived, share) for name, each in quantized.items()
+            }
         heard: dict[str, Heard] = {}
         if stage.decodes:
             samples, wanted = example.samples, example.wanted
@@ -207,15 +212,10 @@ class DualBranchCodec(StreamingSystem):
             learning = [(self.quantizer.of(name), (latents[name],)) for name in branches]
         return Passed(losses, heard, torch.cat(list(latents.values()), -1), learning)
 
-    def _quantized(self, name: str, latent: Tensor, arrived: Tensor, share: Share, losses: dict[str, Tensor]) -> Tensor:
-        """What arrives of a latent, straight through; adds what the quantizer loses to `losses`."""
-        quantizer = self.quantizer.of(name)
-        with torch.autocast(latent.device.type, enabled=False):
-            quantized = quantizer(latent)
-        for key, value in quantizer_losses(quantized, f"{name}_error").items():
-            losses[key] = losses[key] + value if key in losses else value
-        codes = torch.where(arrived.unsqueeze(-1), draw_layers(quantized.codes, share), -1)
-        return latent + (quantizer.dequantize(codes) - latent).detach()
+    def _received(self, name: str, latent: Tensor, codes: Tensor, arrived: Tensor, share: Share) -> Tensor:
+        """What arrives of a branch's latent in some of its layers, straight through."""
+        kept = torch.where(arrived.unsqueeze(-1), draw_layers(codes, share), -1)
+        return latent + (self.quantizer.of(name).dequantize(kept) - latent).detach()
 
     def _heard(self, output: Tensor, wanted: Tensor) -> Heard:
         output = output[:, self.delay :]

@@ -100,7 +100,7 @@ class PlainCodec(StreamingSystem):
             codes = torch.where(arrived.unsqueeze(-1), draw_layers(quantized.codes, share), -1)
             heard = {"": self.heard(self.pass_straight(latent, codes), example.wanted)}
         learning = [(self.quantizer, (latent,))] if "quantizer" in stage.trains else []
-        return Passed(quantizer_losses(quantized), heard, latent, learning)
+        return Passed(quantizer_losses(error=quantized), heard, latent, learning)
 
     def pass_straight(self, latent: Tensor, codes: Tensor) -> Tensor:
         """What codes say, as a function of the latent: the encoder gets the decoder's gradient as if nothing

@@ -168,7 +168,7 @@ class PureCodec(PlainCodec):
         guided = self.guided(latent.detach())
         with torch.autocast(latent.device.type, enabled=False):
             quantized = self.quantizer(latent, guided.detach(), aim)
-        losses = quantizer_losses(quantized)
+        losses = quantizer_losses(error=quantized)
         losses["enhancement"] = enhancement_loss(guided, aim)
         heard = {}
         if stage.decodes:

@@ -102,9 +102,7 @@ class RemixCodec(Codec):
             return Passed(losses, latent=latents[0])
         arrived = ~draw_losses(pitch_steps.shape[1], stage.frame_loss, share)
         speech, noise = self._quantized(latents, pitch_steps, arrived)
-        losses |= quantizer_losses(speech)
-        for name, value in quantizer_losses(noise, "noise_error").items():
-            losses[name] = losses[name] + value if name in losses else value
+        losses |= quantizer_losses(error=speech, noise_error=noise)
         heard: dict[str, Heard] = {}
         if stage.decodes:
             kept = [torch.where(arrived.unsqueeze(-1), draw_layers(each.codes, share), -1) for each in (speech, noise)]
