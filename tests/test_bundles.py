@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import linnet
-from linnet.bundle import BundleError
-from linnet.runtime.graph import BACKGROUND_CUT
+from linnet.bundle import BACKGROUND_CUT, BundleError
 
 ROOT = Path(__file__).parents[1]
 BUNDLES = sorted(card.parent for folder in ("src/linnet/models", "bundles") for card in (ROOT / folder).glob("*/card.toml"))

@@ -25,6 +25,8 @@ from linnet.writing import replacing, write_text
 
 _SHIPPED = Path(__file__).parent / "models"
 FORMAT = 2  # of the card; in format 1 the graphs had no axis of streams
+BACKGROUND_CUT = "state_background_cut"
+"""The state of a decoder's graph that is its listener's: how much of a background that is coded apart is taken away, 0 to 1."""
 _GRAPHS = ("encoder", "decoder")
 _TABLES = "entropy.bin"
 _LARGEST_FILE = 128 << 20

@@ -13,13 +13,12 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as _native
 
 from linnet.bits import StateError
-from linnet.bundle import BundleError
+from linnet.bundle import BACKGROUND_CUT, BundleError
 from linnet.runtime.state import State, taken
 
 BLOCK_FRAMES = 256
 """Frames in one call of a graph, all streams' together: more make no call faster, and an hour needs no more memory."""
 
-BACKGROUND_CUT = "state_background_cut"
 SETTINGS = (BACKGROUND_CUT,)
 """States that are no memory of a stream but its listener's choice: the graph leaves them as they are, and nothing resets, saves
 or restores them."""

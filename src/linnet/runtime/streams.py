@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from linnet.bits import MISSING, Codes, Layout, Redundancy, StateError, pack_redundant
-from linnet.bundle import BundleError
+from linnet.bundle import BACKGROUND_CUT, BundleError
 from linnet.runtime.audio import Resampler, Samples, to_mono
 from linnet.runtime.gaps import GapFade
-from linnet.runtime.graph import BACKGROUND_CUT, BLOCK_FRAMES, GraphStream, joined
+from linnet.runtime.graph import BLOCK_FRAMES, GraphStream, joined
 from linnet.runtime.recovery import RecoveryBuffer
 from linnet.runtime.state import State, check_identity, identity, taken, waiting_codes
 

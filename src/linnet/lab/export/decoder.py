@@ -12,6 +12,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
+from linnet.bundle import BACKGROUND_CUT
 from linnet.lab.dsp.excitation import NOISE_FRAMES, NOISE_MULTIPLIERS, NOISE_PRIME
 from linnet.lab.export.builder import STREAMS, Builder
 from linnet.lab.export.fourier import Fourier, rotate
@@ -58,13 +59,13 @@ def export_decoder(codec: Codec, *, eight_bit: bool = True) -> bytes:
 def mixed_spectrum(g: Builder, codec: RemixCodec, fourier: Fourier, codes: str) -> str:
     """The spectra of both branches, each as far as it is to be heard, added: `[frames, streams, rows, 2 columns]`.
 
-    The state `background_cut`, which only a receiver changes, is how much of the background it does without, from 0 to 1.
+    The state `bundle.BACKGROUND_CUT`, which only a receiver changes, is how much of the background it does without.
     """
     sizes = [codec.config.spectrum_layers, codec.config.noise_layers]
     speech, noise = g.split(codes, sizes, axis=2)
     padded = g.Pad(noise, np.array([0, sizes[0] - sizes[1]]), np.array(-1), np.array([2]))
     speech_level, noise_level = present(g, speech, noise)
-    cut = g.state("background_cut", np.float32, [STREAMS, 1])
+    cut = g.input(BACKGROUND_CUT, np.float32, [STREAMS, 1])
     g.keep(cut, g.Identity(cut))
     parts = []
     for name, own, level in (("speech", speech, speech_level), ("noise", padded, g.Mul(noise_level, g.Sub(1.0, cut)))):

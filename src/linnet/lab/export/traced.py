@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from linnet.bundle import BACKGROUND_CUT
 from linnet.lab.nn.blocks import State, flatten_state, unflatten_state
 from linnet.lab.systems.plain import StreamingSystem
 
@@ -38,7 +39,8 @@ def trace_graphs(codec: StreamingSystem, *, halved: bool = False) -> tuple[bytes
     decoder = _Side(codec, lambda x, state: _framed(codec, *codec.decode_step(x, state)), receiving)
     samples = torch.zeros(_FRAMES, _STREAMS, codec.config.hop)
     codes = torch.zeros(_FRAMES, _STREAMS, codec.config.n_layers, dtype=torch.int64)
-    sender, receiver = _trace(encoder.eval(), "samples", samples, "codes"), _trace(decoder.eval(), "codes", codes, "samples")
+    sender = _trace(encoder.eval(), "samples", samples, "codes")
+    receiver = _trace(decoder.eval(), "codes", codes, "samples", BACKGROUND_CUT if codec.mixes else None)
     return (_halved(sender), _halved(receiver)) if halved else (sender, receiver)
 
 
@@ -72,9 +74,11 @@ class _Side(nn.Module):
         return y.transpose(0, 1), *flatten_state(after)
 
 
-def _trace(side: _Side, taken: str, data: Tensor, given: str) -> bytes:
+def _trace(side: _Side, taken: str, data: Tensor, given: str, last: str | None = None) -> bytes:
+    """States are called by their numbers, but for the `last`, where it has a name."""
     states = flatten_state(side.state)
     names = [f"state_{number}" for number in range(len(states))]
+    names[-1] = last or names[-1]
     after = [f"new_{name}" for name in names]
     axes = {name: {0: "frames", 1: "streams"} for name in (taken, given)}
     axes |= {name: {0: "streams"} for name in (*names, *after)}

@@ -128,6 +128,7 @@ class DualBranchCodec(StreamingSystem):
     """Its bottlenecks: "quantized", a random number of layers of each branch, and "continuous", nothing is quantized. A stage
     that does not train the branch "noise" hears speech alone."""
 
+    mixes = True
     parts = ("encoder", "speech", "noise", "quantizer", "decoder")
     bottlenecks: tuple[str, ...] = ("quantized", "continuous")
     outputs = ("speech", "noise", "mixture")
@@ -146,11 +147,11 @@ class DualBranchCodec(StreamingSystem):
 
     def initial_states(self, batch: int) -> tuple[State, State]:
         """`StreamingSystem.initial_states`. A receiver decodes each branch, and knows of each whether it arrived in the last
-        frames, and how loud it was at last."""
+        frames, how loud it was at last, and how much of the noise its listener does without."""
         sending = (self.encoder.initial_state(batch), *(self._branch(name).initial_state(batch) for name in _BRANCHES))
         silence = self.speech.power.new_zeros(batch, 1, len(_BRANCHES))
         receiving = tuple(self.decoder.initial_state(batch) for _ in _BRANCHES)
-        return sending, (receiving, silence.expand(-1, _HELD - 1, -1).clone(), silence)
+        return sending, (receiving, silence.expand(-1, _HELD - 1, -1).clone(), silence, silence[:, 0, :1].clone())
 
     def _branch(self, name: str) -> Branch:
         return self.speech if name == "speech" else self.noise
@@ -164,12 +165,14 @@ class DualBranchCodec(StreamingSystem):
 
     def decode_step(self, codes: Tensor, state: Any) -> tuple[Tensor, State]:
         """`StreamingSystem.decode_step`: both branches, added. One that has not arrived in `_HELD` frames is silent: so long it
-        goes on without its codes, in lost frames and in those that a copy of their first layer mended."""
-        decoders, history, before = state
+        goes on without its codes, in lost frames and in those that a copy of their first layer mended. `cut` of the noise
+        `[batch, 1]` is not wanted."""
+        decoders, history, before, cut = state
         latents = self.quantizer.dequantize(codes)
         arrived = codes[..., [0, self.config.speech_layers]].ge(0).to(latents.dtype)
         known = torch.cat([history, arrived], 1)
-        gains = F.max_pool1d(known.transpose(1, 2), _HELD, 1).transpose(1, 2)
+        wanted = torch.cat([torch.ones_like(cut), 1 - cut], 1).unsqueeze(1)
+        gains = F.max_pool1d(known.transpose(1, 2), _HELD, 1).transpose(1, 2) * wanted
         # From one gain to the next within a hop, so that a branch that comes or goes does not click.
         earlier = torch.cat([before, gains], 1)[:, :-1]
         ramp = torch.arange(1, self.config.hop + 1, device=codes.device) / self.config.hop
@@ -179,7 +182,7 @@ class DualBranchCodec(StreamingSystem):
             samples, decoder = self.decoder(latent, decoder)
             heard = heard + fade.flatten(1) * samples
             after.append(decoder)
-        return heard, (tuple(after), known[:, known.shape[1] - _HELD + 1 :], gains[:, -1:])
+        return heard, (tuple(after), known[:, known.shape[1] - _HELD + 1 :], gains[:, -1:], cut.clone())
 
     def forward(self, stage: Stage, example: Example, share: Share) -> Passed:
         """`System.forward`."""

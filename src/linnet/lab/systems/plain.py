@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 
 class StreamingSystem(System):
-    """A system whose two sides are pure functions of input and state, for any number of frames: it can be traced."""
+    """A system whose two sides are pure functions of input and state, for any number of frames: it can be traced.
+
+    Where it `mixes` a background that is coded apart, the last of `decode_step`'s states is `bundle.BACKGROUND_CUT`.
+    """
+
+    mixes = False
 
     def initial_states(self, batch: int) -> tuple[State, State]:
         """Silence, for `encode_step` and for `decode_step`."""
