@@ -51,7 +51,7 @@ def speechlike(frames=FRAMES, seed=0):
     return (0.1 * tone * (np.sin(20 * time) > 0) + 0.01 * rng.standard_normal(len(time))).astype(np.float32)
 
 
-KINDS = ["source-filter", "free", "phase", "enhancer", "bands", "enhancer and bands", "guide", "remix"]
+KINDS = ["source-filter", "free", "phase", "enhancer", "bands", "enhancer and bands", "guide", "guide of two streams", "remix"]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -60,8 +60,9 @@ def codec(request):
         return small(phase_layers=2)
     if request.param == "enhancer":
         return small(phase_layers=2, lookahead=1, enhancer_blocks=2, enhancer_channels=16, enhancer_hidden=32)
-    if request.param == "guide":
-        return small(phase_layers=2, guide_blocks=1, guide_channels=16, guide_hidden=24)
+    if request.param.startswith("guide"):
+        streams = 2 if "two" in request.param else 1
+        return small(phase_layers=2, guide_blocks=1, guide_channels=16, guide_hidden=24, enhanced_streams=streams)
     if request.param == "remix":
         return small(branch_blocks=2, branch_channels=16, branch_hidden=24)
     if request.param == "bands":

@@ -62,9 +62,7 @@ def export_encoder(codec: Codec, *, eight_bit: bool = True) -> bytes:
     else:
         more = guidance(g, codec.guide, hidden) if codec.guide is not None else None
         base = search_base(g, codec, latent if more is None else g.Add(latent, more), wanted)
-        # What the base layer was not asked to say is for the others to say, too.
-        rest = base.rest if more is None else g.Sub(base.rest, g.Unsqueeze(more, np.array([1])))
-        codes = [base.codes, *search_rest(g, codec, rest, codec.config.spectrum_layers)]
+        codes = [base.codes, *search_rest(g, codec, base.rest, codec.config.spectrum_layers, more)]
     if codec.phase is not None:
         low, place = lowest(g, codec, own, gain), g.Squeeze(base.place, np.array([1]))
         latent = phase_latent(g, codec, low, loudness, hidden, base.table, place)
@@ -304,10 +302,14 @@ def search_base(g: Builder, codec: Codec, latent: str, wanted: str) -> Base:
     return Base(codes, left, place, coder)
 
 
-def search_rest(g: Builder, codec: Codec, rest: str, layers: int) -> list[str]:
-    """Codes of the second of `layers` and up, int32 `[frames, 1, streams]` each, of what the base layer leaves."""
+def search_rest(g: Builder, codec: Codec, rest: str, layers: int, more: str | None = None) -> list[str]:
+    """Codes of the second of `layers` and up, int32 `[frames, 1, streams]` each, of what the base layer leaves; `more` is what
+    a guide adds to the latent for the enhanced streams."""
     codes: list[str] = []
-    for inward, outward, book in codec.quantizer.layers()[: layers - 1]:
+    for number, (inward, outward, book) in enumerate(codec.quantizer.layers()[: layers - 1], start=1):
+        if more is not None and number == codec.config.enhanced_streams:
+            # What those streams were not asked to say is for the others to say, too.
+            rest = g.Sub(rest, g.Unsqueeze(more, np.array([1])))
         codebook = Codebook.of(book.entries, eight_bit=g.eight_bit)
         small = g.MatMul(rest, inward.weight.T)
         codes.append(codebook.nearest(g, small))

@@ -21,23 +21,22 @@ class AimedQuantizer(ResidualQuantizer):
 
     def forward(self, latent: Tensor, guided: Tensor | None = None, aim: Tensor | None = None) -> Quantized:
         """Quantize with all layers, for training; all `[batch, frames, dim]`, without gradients for `guided` and `aim`."""
-        searched, aim = self._searched(latent.detach(), guided), latent.detach() if aim is None else aim
-        total = torch.zeros_like(aim)
-        columns, totals, errors, loss = [], [], [aim.square().mean()], aim.new_zeros(())
-        for number, source in enumerate(searched):
-            target = aim if number < self.aimed else latent.detach()
-            codes, total, cost = self.learn_layer(number, source, target, total)
-            columns.append(codes)
-            totals.append(total.detach())
-            errors.append((target - totals[-1]).square().mean())
-            loss = loss + cost
-        commitment = torch.stack([(latent - total).square().mean() for total in totals[self.aimed :]]).mean()
+        target = latent.detach()
+        targets = self._by_layer(target, aim)
+        columns, totals, loss = self.learn(
+            list(zip(self._by_layer(target, guided), targets, strict=True)), torch.zeros_like(target)
+        )  # fmt: skip
+        errors = [
+            targets[0].square().mean(),
+            *((own - total).square().mean() for own, total in zip(targets, totals, strict=True)),
+        ]
+        commitment = torch.stack([(latent - total.detach()).square().mean() for total in totals[self.aimed :]]).mean()
         return Quantized(torch.stack(columns, -1), torch.stack(errors), loss, commitment)
 
     def search(self, latent: Tensor, guided: Tensor | None = None) -> Tensor:
         """Codes of all layers, int64 `[batch, frames, layers]`."""
         columns, total = [], torch.zeros_like(latent)
-        for (inward, outward, book), source in zip(self.layers(), self._searched(latent, guided), strict=True):
+        for (inward, outward, book), source in zip(self.layers(), self._by_layer(latent, guided), strict=True):
             columns.append(book.nearest(inward(source - total)))
             total = total + outward(book(columns[-1]))
         return torch.stack(columns, -1)
@@ -45,13 +44,8 @@ class AimedQuantizer(ResidualQuantizer):
     @torch.no_grad()
     def revive(self, latent: Tensor, guided: Tensor, generator: torch.Generator) -> None:  # type: ignore[override]
         """Replace hardly used entries by what their layers had to quantize in this batch."""
-        total = torch.zeros_like(latent)
-        for (inward, outward, book), source in zip(self.layers(), self._searched(latent, guided), strict=True):
-            small = inward(source - total)
-            book.revive(small.flatten(0, 1), generator)
-            total = total + outward(book(book.nearest(small)))
+        self.revive_layers(self._by_layer(latent, guided), torch.zeros_like(latent), generator)
 
-    def _searched(self, latent: Tensor, guided: Tensor | None) -> list[Tensor]:
-        """What every layer is to come nearer to, as a sender knows it."""
-        first = latent if guided is None else guided
-        return [first if number < self.aimed else latent for number in range(len(self.books))]
+    def _by_layer(self, latent: Tensor, first: Tensor | None) -> list[Tensor]:
+        """What every layer is to come nearer to: the `first` ones to this, if it is given, the others to the latent."""
+        return [latent if first is None or number >= self.aimed else first for number in range(len(self.books))]

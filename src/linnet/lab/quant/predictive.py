@@ -18,10 +18,17 @@ from linnet.lab.quant.residual import FactorisedLayers, Quantized
 
 
 class PredictiveQuantizer(FactorisedLayers):
-    """Latents `[batch, frames, dim]` and pitch to codes and back; the factorised layers are the second and up."""
+    """Latents `[batch, frames, dim]` and pitch to codes and back; the factorised layers are the second and up.
 
-    def __init__(self, dim: int, n_layers: int, pitch: PitchScale, *, size: int = 4096, code_dim: int = 16, memory: int = 128):
+    The first `aimed` of all layers may be meant to say something else than the latent, as PURE Codec's are.
+    """
+
+    def __init__(
+        self, dim: int, n_layers: int, pitch: PitchScale, *, size: int = 4096, code_dim: int = 16, memory: int = 128,
+        aimed: int = 1,
+    ):  # fmt: skip
         super().__init__(dim, n_layers - 1, size=size, code_dim=code_dim)
+        self.aimed = aimed
         self.index = BaseIndex(pitch.n_steps, size=size)
         self.base = EmaCodebook(self.index.n_entries, dim)
         self.kind = nn.Embedding(3, dim)
@@ -120,8 +127,8 @@ class PredictiveQuantizer(FactorisedLayers):
     ) -> Quantized:  # fmt: skip
         """Quantize with all layers, or the first ones, for training.
 
-        The base layer may be meant to say something else than the latent, as PURE Codec's is: it then searches for `guided`,
-        what a sender believes, and learns to say the `aim`, and the layers above it say what is then lacking of the latent.
+        The `aimed` layers search for `guided`, what a sender believes, and learn to say the `aim`; the layers above them say
+        what is then lacking of the latent.
         `arrived`, bool `[batch, frames]`, lets the predictor also learn from what a receiver of those frames alone has: to
         conceal the others, and to forget that they were lost. In training mode the codebooks gather statistics for their
         next update.
@@ -134,9 +141,11 @@ class PredictiveQuantizer(FactorisedLayers):
         vectors, predicted, _ = self.remember(entries, self.initial_state(len(latent))[0])
         self.base.accumulate((aim - predicted.detach()).flatten(0, 1), entries.flatten())
         base = predicted + vectors
-        columns, totals, loss = self.learn(target, base, None if layers is None else layers - 1)
+        upper = (layers or 1 + len(self.books)) - 1
+        searched, targets = self._by_layer(target, sought, upper), self._by_layer(target, aim, upper)
+        columns, totals, loss = self.learn(list(zip(searched, targets, strict=True)), base)
         errors = [(aim - total).square().mean() for total in (predicted, base)]
-        errors += [(target - total).square().mean() for total in totals]
+        errors += [(own - total).square().mean() for own, total in zip(targets, totals, strict=True)]
         loss = loss + errors[0]
         if arrived is not None:
             heard, told, _ = self.remember(torch.where(arrived, entries, -1), self.initial_state(len(latent))[0])
@@ -195,8 +204,8 @@ class PredictiveQuantizer(FactorisedLayers):
 
     @torch.no_grad()
     def revive(self, latent: Tensor, pitch_steps: Tensor, sought: Tensor, generator: torch.Generator) -> None:
-        """Replace hardly used entries by residuals of this batch; the base's, who searched for `sought`, within their own
-        class of frame."""
+        """Replace hardly used entries by residuals of this batch, of `sought` where they search for that; the base's within
+        their own class of frame."""
         entries = self.entries[self.search_base(sought, pitch_steps)]
         vectors, predicted, _ = self.remember(entries, self.initial_state(len(latent))[0])
         rest = (sought - predicted).flatten(0, 1)
@@ -204,7 +213,11 @@ class PredictiveQuantizer(FactorisedLayers):
         for kind in range(3):
             rows = (self.entry_kind == kind).nonzero().squeeze(1)
             self.base.revive(rest[kinds == kind], generator, rows)
-        self.revive_layers((latent - predicted - vectors).flatten(0, 1), generator)
+        self.revive_layers(self._by_layer(latent, sought, len(self.books)), predicted + vectors, generator)
+
+    def _by_layer(self, latent: Tensor, first: Tensor, count: int) -> list[Tensor]:
+        """What each of so many factorised layers is to come nearer to: the aimed ones to `first`, the others to the latent."""
+        return [first if number < self.aimed else latent for number in range(1, count + 1)]
 
     def _kinds(self, pitch_steps: Tensor) -> Tensor:
         previous = torch.full_like(pitch_steps[:, 0], -1)

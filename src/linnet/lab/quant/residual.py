@@ -6,6 +6,7 @@ projection outward (Yu et al., arXiv 2110.04627; Kumar et al., DAC, arXiv 2306.0
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -51,12 +52,13 @@ class FactorisedLayers(nn.Module):
         outward, book = self.layers()[layer][1:]
         return F.embedding(codes, outward(book.entries))
 
-    def learn(self, target: Tensor, total: Tensor, layers: int | None = None) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """Quantize with all layers, or the first, what `total` lacks of `target`, both `[batch, frames, dim]` -> the codes of
-        each layer, the total after each, with gradients for this layer's projections alone, and what they learn from."""
-        columns, totals, loss = [], [], target.new_zeros(())
-        for number in range(len(self.books) if layers is None else layers):
-            codes, total, cost = self.learn_layer(number, target, target, total)
+    def learn(self, aims: Sequence[tuple[Tensor, Tensor]], total: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Quantize what `total` lacks, `[batch, frames, dim]`, with a layer for each of `aims`: what it searches for and what
+        it learns to say, both of that shape -> the codes of each layer, the total after each, with gradients for this
+        layer's projections alone, and what they learn from."""
+        columns, totals, loss = [], [], total.new_zeros(())
+        for number, (searched, target) in enumerate(aims):
+            codes, total, cost = self.learn_layer(number, searched, target, total)
             columns.append(codes)
             totals.append(total)
             loss = loss + cost
@@ -100,12 +102,12 @@ class FactorisedLayers(nn.Module):
             rest = rest - book(torch.cat([book.nearest(x) for x in small.split(4096)])) @ directions.T
 
     @torch.no_grad()
-    def revive_layers(self, rest: Tensor, generator: torch.Generator) -> None:
-        """Replace hardly used entries by residuals of rows `[n, dim]`."""
-        for inward, outward, book in self.layers():
-            small = inward(rest)
-            book.revive(small, generator)
-            rest = rest - outward(book(book.nearest(small)))
+    def revive_layers(self, searched: Sequence[Tensor], total: Tensor, generator: torch.Generator) -> None:
+        """Replace hardly used entries by what `total` lacks of what each layer searches for, `[batch, frames, dim]` all."""
+        for (inward, outward, book), source in zip(self.layers(), searched, strict=True):
+            small = inward(source - total)
+            book.revive(small.flatten(0, 1), generator)
+            total = total + outward(book(book.nearest(small)))
 
 
 class ResidualQuantizer(FactorisedLayers):
@@ -119,7 +121,7 @@ class ResidualQuantizer(FactorisedLayers):
     def forward(self, latent: Tensor) -> Quantized:
         """Quantize with all layers, for training."""
         target = latent.detach()
-        columns, totals, loss = self.learn(target, torch.zeros_like(target))
+        columns, totals, loss = self.learn([(target, target)] * len(self.books), torch.zeros_like(target))
         errors = [target.square().mean(), *((target - total).square().mean() for total in totals)]
         commitment = torch.stack([(latent - total.detach()).square().mean() for total in totals]).mean()
         return Quantized(torch.stack(columns, -1), torch.stack(errors), loss, commitment)
@@ -146,7 +148,7 @@ class ResidualQuantizer(FactorisedLayers):
     @torch.no_grad()
     def revive(self, latent: Tensor, generator: torch.Generator) -> None:
         """Replace hardly used entries by residuals of this batch."""
-        self.revive_layers(latent.flatten(0, 1), generator)
+        self.revive_layers([latent] * len(self.books), torch.zeros_like(latent), generator)
 
     def codebooks(self) -> list[EmaCodebook]:
         """All codebooks, base first."""

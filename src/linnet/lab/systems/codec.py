@@ -89,7 +89,7 @@ class Codec(System):
         guide_sizes = (config.guide_channels, config.guide_hidden, config.guide_blocks)
         self.guide = Guide(config.encoder_channels, config.latent_dim, *guide_sizes) if config.guide_blocks else None
         self.quantizer = PredictiveQuantizer(
-            config.latent_dim, config.spectrum_layers, config.pitch, size=1 << config.bits
+            config.latent_dim, config.spectrum_layers, config.pitch, size=1 << config.bits, aimed=config.enhanced_streams
         )  # fmt: skip
         self.phase = Phase(config) if config.phase_layers else None
         self.decoder = Decoder(config)
@@ -277,7 +277,7 @@ class Codec(System):
             sent = self.perturbed(coded.codes, stage.perturbation, share) if stage.perturbation else coded.codes
             kept = draw_layers(sent, share)
             if self.guide is not None:
-                example = dataclasses.replace(example, wanted=asked_for(example, kept, enhanced, 1))
+                example = dataclasses.replace(example, wanted=asked_for(example, kept, enhanced, self.config.enhanced_streams))
             codes = torch.where(arrived.unsqueeze(-1), kept, -1)
             received = self.pass_straight(coded, self.receive(codes))
             heard = {"": self._heard(self.synthesise(received), example, received.quality)}

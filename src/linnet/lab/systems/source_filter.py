@@ -36,7 +36,8 @@ class SourceFilterConfig:
     The last `phase_layers` of the layers carry the phase of the lowest `phase_bins` bins, the others the spectrum. With
     `enhancer_blocks` or `band_channels` an enhancer stands before the encoder, of a network over frames, one over bands of
     `band_bins`, or both; it answers for a frame `lookahead` frames later, and with `tracker_enhanced` the pitch tracker reads
-    what it lets pass, too. With `guide_blocks` the base layer says the clean speech and the others the scene, as in PURE Codec.
+    what it lets pass, too. With `guide_blocks` the first `enhanced_streams` layers say the clean speech and the others the
+    scene, as in PURE Codec.
     """
 
     kind: str = "source-filter"
@@ -57,6 +58,7 @@ class SourceFilterConfig:
     guide_channels: int = 160
     guide_hidden: int = 480
     guide_blocks: int = 0
+    enhanced_streams: int = 1
     decoder_channels: int = 240
     decoder_hidden: int = 720
     decoder_blocks: int = 3
@@ -85,6 +87,8 @@ class SourceFilterConfig:
             raise ValueError(f"tracker_enhanced needs a window of 257 to 512 samples, not {self.window}")
         if not 0 <= self.phase_layers < self.n_layers:
             raise ValueError(f"{self.phase_layers} of {self.n_layers} layers for the phase leave none for the spectrum")
+        if not 1 <= self.enhanced_streams <= self.spectrum_layers:
+            raise ValueError(f"enhanced_streams is {self.enhanced_streams}; choose 1 to the spectrum's {self.spectrum_layers}")
 
     @property
     def enhances(self) -> bool:
