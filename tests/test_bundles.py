@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import linnet
+from linnet.bits import LayoutError
 from linnet.bundle import BACKGROUND_CUT, BundleError
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +52,23 @@ def test_fewer_layers_are_a_prefix_and_no_loss_breaks_the_decoder(bundle, short)
 def test_silence_stays_quiet(bundle):
     heard = bundle.decode(bundle.encode(np.zeros(16000), 16000))
     assert np.abs(heard).max() < 0.05
+
+
+def test_a_listener_may_hear_the_first_layers_alone(bundle, short):
+    full, base = bundle.encode(short, 16000), bundle.encode(short, 16000, kbps=1)
+    decoder, batch = bundle.decoder(), bundle.decoders(2)
+    wanted = decoder.push(base)
+    decoder.reset()
+    everything = decoder.push(full)
+    for one in (decoder, batch[1]):
+        one.kbps = 1
+    decoder.reset()
+    assert (decoder.kbps, batch[0].kbps) == (1, 6)
+    np.testing.assert_array_equal(decoder.push(full), wanted)
+    np.testing.assert_allclose(np.stack(batch.push([full, full])), np.stack([everything, wanted]), atol=1e-4)
+    with pytest.raises(LayoutError):
+        decoder.kbps = 0.1
+    assert decoder.kbps == 1
 
 
 def test_a_background_that_is_coded_apart_can_be_turned_down(bundle, short):

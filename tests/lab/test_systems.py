@@ -198,6 +198,13 @@ def test_a_branch_without_codes_is_silent():
     assert (with_gap - speech_with_gap)[:, 5 * hop : 6 * hop].square().mean() > 0.1 * background.square().mean()
 
 
+def test_the_larger_baseline_starts_with_more_than_a_constant():
+    torch.manual_seed(0)
+    codec = LracBaseline(LracConfig(track=2))
+    latent = codec.latent(0.05 * torch.randn(2, 40 * codec.config.hop)).detach()[:, 20:]
+    assert latent.mean(1).square().mean() < 0.1 * latent.square().mean()
+
+
 def test_the_mix_is_the_least_squares_solution():
     speech, background, both = 0.1 * torch.randn(3, 2, 400, generator=torch.Generator().manual_seed(0))
     weights = least_squares(speech, background, 0.5 * speech + 2 * background + 0.1 * both)

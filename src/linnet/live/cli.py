@@ -94,12 +94,15 @@ def send(
 @click.option(
     "--max-delay", "max_ms", type=DURATION, default="1s", show_default=True, metavar="TIME", help="Most of the buffer."
 )
+@kbps_option
 @background_option
 def recv(
     address: str, target: str, model: str, copies: int, spacing_ms: float, sdp: str | None, rate: int | None,
-    idle_ms: float | None, min_ms: float, max_ms: float, background: float,
+    idle_ms: float | None, min_ms: float, max_ms: float, kbps: float | None, background: float,
 ) -> None:  # fmt: skip
     """Receive from UDP to a recording, a pipe ('-') or the loudspeaker ('speaker'), until Ctrl-C or --idle.
+
+    --kbps uses only the first layers of what arrives.
 
     Model, --redundancy and --spacing must be the sender's, or come from its --sdp.
     """
@@ -115,7 +118,7 @@ def recv(
         codec, session.redundancy, session.payload_type, noise_type=session.noise_type, min_delay_s=min_ms / 1000,
         max_delay_s=max_ms / 1000,
     )  # fmt: skip
-    receiver.decoder.background = background
+    receiver.decoder.kbps, receiver.decoder.background = kbps, background
     incoming, _ = open_socket(place, listen=True)
     with (
         incoming,

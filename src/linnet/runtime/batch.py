@@ -47,8 +47,8 @@ class PacketEncoders:
 class PacketDecoders:
     """Decoders that share their calls: `push` packets for each, take samples from each.
 
-    `decoders[i]` is one of them, a `PacketDecoder`: its `reset`, `flush`, `late`, `save`, `restore` and `background` are its
-    own. A batch belongs in one thread. ValueError for a count below 1.
+    `decoders[i]` is one of them, a `PacketDecoder`: its `reset`, `flush`, `late`, `save`, `restore`, `kbps` and `background`
+    are its own. A batch belongs in one thread. ValueError for a count below 1.
     """
 
     def __init__(self, codec: Codec, count: int, sample_rate: int | None, redundancy: Redundancy):
@@ -71,7 +71,7 @@ class PacketDecoders:
         _check_each(packets, self._streams)
         held = [stream.buffer.held for stream in self._streams]
         try:
-            codes = [stream.codes(own) for stream, own in zip(self._streams, packets, strict=True)]
+            codes = [stream.stream.kept(stream.codes(own)) for stream, own in zip(self._streams, packets, strict=True)]
         except BaseException:
             for stream, before in zip(self._streams, held, strict=True):
                 stream.buffer.held = before

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from linnet.bits import MISSING, Codes, Layout, Redundancy, StateError, pack_redundant
+from linnet.bits import MISSING, Codes, Layout, Redundancy, StateError, keep_layers, pack_redundant
 from linnet.bundle import BACKGROUND_CUT, BundleError
 from linnet.runtime.audio import Resampler, Samples, to_mono
 from linnet.runtime.gaps import GapFade
@@ -95,6 +95,7 @@ class CodeDecoder:
         self.resampler = Resampler(codec.card.sample_rate, codec.card.sample_rate if sample_rate is None else sample_rate)
         self.gaps = GapFade(codec.card.hop, codec.card.sample_rate)
         self.skip_delay = skip_delay
+        self.n_layers = codec.layout.n_layers
         self.reset()
 
     def reset(self) -> None:
@@ -103,6 +104,26 @@ class CodeDecoder:
         self.gaps.reset()
         self.resampler.reset()
         self.to_skip = self.codec.card.delay if self.skip_delay else 0
+
+    @property
+    def kbps(self) -> float:
+        """The rate of the layers that are heard of those that arrive: all, unless a listener sets it to at most what fits.
+
+        As `background`, it stays through `reset` and `flush`, and is no part of a saved state.
+
+        Raises:
+            LayoutError: on setting it so low that not even the first layer fits. It then stays.
+        """
+        return self.codec.layout.kbps(self.n_layers)
+
+    @kbps.setter
+    def kbps(self, kbps: float | None) -> None:
+        self.n_layers = self.codec.layers(kbps)
+
+    def kept(self, codes: Codes) -> Codes:
+        """Of codes `[frames, n_codes]` those in the layers that are heard, -1 in the others."""
+        layout = self.codec.layout
+        return codes if self.n_layers == layout.n_layers else keep_layers(codes, layout, self.n_layers)
 
     @property
     def background(self) -> float:
@@ -148,6 +169,7 @@ class CodeDecoder:
 
     def push(self, codes: Codes) -> Samples:
         """int64 `[frames, n_codes]`, -1 for what did not arrive -> float32 `[samples]`."""
+        codes = self.kept(codes)
         blocks = [self.graph(codes[start : start + BLOCK_FRAMES]) for start in range(0, len(codes), BLOCK_FRAMES)]
         return self.samples(codes, joined(blocks) if blocks else np.zeros((0, self.codec.card.hop), np.float32))
 
@@ -248,6 +270,15 @@ class PacketDecoder:
         self.buffer = RecoveryBuffer(codec.layout, redundancy)
 
     @property
+    def kbps(self) -> float:
+        """As `CodeDecoder.kbps`."""
+        return self.stream.kbps
+
+    @kbps.setter
+    def kbps(self, kbps: float | None) -> None:
+        self.stream.kbps = kbps
+
+    @property
     def background(self) -> float:
         """As `CodeDecoder.background`."""
         return self.stream.background
@@ -295,7 +326,8 @@ class PacketDecoder:
         return self.buffer.late(packet, behind)
 
     def flush(self) -> Samples:
-        """What waited for copies and what the resampler still holds; the decoder is then as new, but for `background`."""
+        """What waited for copies and what the resampler still holds; the decoder is then as new, but for `kbps` and
+        `background`."""
         return np.concatenate([self.stream.push(self.buffer.flush()), self.stream.flush()])
 
     def reset(self) -> None:
