@@ -202,12 +202,12 @@ class DualBranchCodec(StreamingSystem):
         if stage.decodes:
             samples, wanted = example.samples, example.wanted
             outputs = self.decoded(received)
-            heard["speech"] = self._heard(outputs["speech"], wanted)
+            heard["speech"] = self.compared(outputs["speech"], wanted)
             if "noise" in outputs:
-                heard["noise"] = self._heard(outputs["noise"], samples - wanted)
+                heard["noise"] = self.compared(outputs["noise"], samples - wanted)
                 weights = least_squares(heard["speech"].output, heard["noise"].output, samples[:, : -self.delay])
                 mixture = weights[:, :1] * outputs["speech"] + weights[:, 1:] * outputs["noise"]
-                heard["mixture"] = self._heard(mixture, samples)
+                heard["mixture"] = self.compared(mixture, samples)
                 # A receiver does not know the input, and adds the branches as they are.
                 losses["mix"] = (weights - 1).square().mean()
         learning = []
@@ -219,10 +219,6 @@ class DualBranchCodec(StreamingSystem):
         """What arrives of a branch's latent in some of its layers, straight through."""
         kept = torch.where(arrived.unsqueeze(-1), draw_layers(codes, share), -1)
         return latent + (self.quantizer.of(name).dequantize(kept) - latent).detach()
-
-    def _heard(self, output: Tensor, wanted: Tensor) -> Heard:
-        output = output[:, self.delay :]
-        return Heard(output, wanted[:, : output.shape[1]], torch.ones_like(output[:, 0]))
 
     def _trained(self, stage: Stage) -> tuple[str, ...]:
         return _BRANCHES if "noise" in stage.trains else ("speech",)

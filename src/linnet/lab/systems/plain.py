@@ -38,6 +38,11 @@ class StreamingSystem(System):
         """The receiving side of a stream, the inverse; -1 where a code did not arrive."""
         raise NotImplementedError
 
+    def compared(self, output: Tensor, wanted: Tensor) -> Heard:
+        """What came out, `delay` late, beside what is wanted, `[batch, frames * hop]` both: the whole waveform counts."""
+        output = output[:, self.delay :]
+        return Heard(output, wanted[:, : output.shape[1]], torch.ones_like(output[:, 0]))
+
     def encode(self, samples: Tensor) -> Tensor:
         """`System.encode`."""
         return self.encode_step(samples, self.initial_states(len(samples))[0])[0]
@@ -114,8 +119,7 @@ class PlainCodec(StreamingSystem):
 
     def heard(self, latent: Tensor, wanted: Tensor) -> Heard:
         """What the decoder makes of a latent, from silence, beside what is wanted `[batch, frames * hop]`."""
-        output = self.synthesise(latent, self.initial_states(len(latent))[1])[0][:, self.delay :]
-        return Heard(output, wanted[:, : output.shape[1]], torch.ones_like(output[:, 0]))
+        return self.compared(self.synthesise(latent, self.initial_states(len(latent))[1])[0], wanted)
 
     def unfitted(self, stage: Stage) -> bool:
         """`System.unfitted`."""
