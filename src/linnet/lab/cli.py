@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import math
 import os
@@ -237,7 +236,6 @@ def card(system: System, recipe: Recipe, progress: object, name: str | None) -> 
         "training": {
             "recipe": recipe.name,
             "data": recipe.data,
-            "recipe_sha256": hashlib.sha256(repr(recipe).encode()).hexdigest(),
             **dataclasses.asdict(progress),  # type: ignore[call-overload]
         },
         "results": {},
