@@ -46,6 +46,8 @@ def main(out: Path, root: Path) -> None:
         for number in range(PROMPTS):
             rows.append(("speech", fitting[number * len(fitting) // PROMPTS], voice, language))
     rows += [("noise", root / f"usr/share/games/lincity-ng/sounds/{name}.wav", "", "") for name in NOISES]
+    if missing := next((source for _, source, *_ in rows if not source.exists()), None):
+        raise click.ClickException(f"{missing} does not exist: install lincity-ng-data")
     for kind in ("speech", "noise"):
         (out / kind).mkdir(parents=True, exist_ok=True)
     with open(out / "manifest.csv", "w", newline="", encoding="utf-8") as file:

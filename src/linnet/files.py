@@ -16,7 +16,7 @@ from typing import BinaryIO, TextIO
 import numpy as np
 import soundfile
 
-from linnet.bits import BLOCK_FRAMES, MISSING, Geometry, Header, Reader, Writer, keep_layers
+from linnet.bits import BLOCK_FRAMES, MISSING, Geometry, Header, Reader, Writer
 from linnet.bits.container import OnDamage
 from linnet.runtime.audio import AudioError, Samples, to_mono
 from linnet.runtime.channel import LossyChannel
@@ -206,18 +206,16 @@ def decode_file(
     """
     reader = Reader(source, codec.models, on_damage)
     concealed = 0
-    n_layers = reader.header.n_layers if kbps is None else min(codec.layers(kbps), reader.header.n_layers)
     rate_out = rate or reader.header.sample_rate
     stream = CodeDecoder(codec, rate_out, skip_delay=True)
-    stream.background = background
+    stream.kbps, stream.background = kbps, background
 
     def outputs() -> Iterator[Samples]:
         nonlocal concealed
         expected = None if reader.frames is None else -(-reader.frames // BLOCK_FRAMES)
         for codes in progress(reader, expected):
-            kept = keep_layers(codes, codec.layout, n_layers)
-            concealed += int((kept == MISSING).all(axis=1).sum())
-            yield stream.push(channel.push(kept) if channel else kept)
+            concealed += int((codes == MISSING).all(axis=1).sum())
+            yield stream.push(channel.push(codes) if channel else codes)
         if channel:
             yield stream.push(channel.flush())
         yield stream.flush()
@@ -230,7 +228,7 @@ def decode_file(
     spare = codec.samples_at(codec.card.hop + codec.card.delay, codec.card.sample_rate, rate_out) + 1
     with audio_writer(target, rate_out) as write:
         written = _write_trimmed(outputs(), write, limit, spare)
-    return Decoded(written, rate_out, n_layers, reader.truncated, concealed)
+    return Decoded(written, rate_out, min(stream.n_layers, reader.header.n_layers), reader.truncated, concealed)
 
 
 def _write_trimmed(

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import onnx
 import pytest
+from scipy import signal
 
 from linnet.evaluate.graph_cost import FrameCost, frame_cost, weights
 from linnet.evaluate.latency import LookAhead, analytic_latency, measure_reach
@@ -148,7 +149,6 @@ def test_phoenix_latency():
     assert [(layer.step, layer.steps) for layer in layers] == [(64, 3), (16, 4), (4, 4), (1, 5), (1, 3)]
     at_16k = analytic_latency(phoenix.HOP, layers)
     assert at_16k == 472 == phoenix.HOP + phoenix.PhoenixCodec(phoenix.PhoenixConfig()).delay
-    signal = pytest.importorskip("scipy.signal")
     filtered = signal.butter(11, 8000, fs=48000)
     delays = signal.group_delay(filtered, np.linspace(10, 8000, 1000), fs=48000)[1]
     resampler_delay = round(delays.max() * 24000 / 48000)  # samples at 24 kHz

@@ -124,9 +124,11 @@ class GraphStreams:
 
     def places(self, slots: Sequence[int]) -> list[tuple[slice | EllipsisType | Sequence[int], ...]]:
         """Where in each state those streams' lie."""
-        if self.count == 1:
-            return [(...,)] * len(self.state)
-        return [(*[slice(None)] * axis, slots) for axis in self.graph.axes]
+        return [self.place(number, slots) for number in range(len(self.state))]
+
+    def place(self, number: int, slots: Sequence[int]) -> tuple[slice | EllipsisType | Sequence[int], ...]:
+        """Where in one state they do."""
+        return (...,) if self.count == 1 else (*[slice(None)] * self.graph.axes[number], slots)
 
     def __call__(self, data: npt.NDArray, slots: Sequence[int] | None = None) -> npt.NDArray:
         """Run the graph on the next frames `[frames, streams, width]`, of all or of those `slots`, and keep the new states."""
@@ -239,7 +241,7 @@ class GraphStream:
     def _own(self, name: str) -> tuple[npt.NDArray, tuple]:
         """A state's array, and where this stream's part of it lies."""
         number = self.graph.inputs.index(name) - 1
-        return self._streams.state[number], self._streams.places([self._slot])[number]
+        return self._streams.state[number], self._streams.place(number, [self._slot])
 
 
 def joined(blocks: Arrays) -> npt.NDArray:

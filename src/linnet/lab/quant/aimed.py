@@ -15,16 +15,12 @@ class AimedQuantizer(ResidualQuantizer):
     their projections and entries learn to say the aim instead.
     """
 
-    def __init__(self, dim: int, n_layers: int, *, aimed: int, size: int, code_dim: int):
-        super().__init__(dim, n_layers, size=size, code_dim=code_dim)
-        self.aimed = aimed
-
     def forward(self, latent: Tensor, guided: Tensor | None = None, aim: Tensor | None = None) -> Quantized:
         """Quantize with all layers, for training; all `[batch, frames, dim]`, without gradients for `guided` and `aim`."""
         target = latent.detach()
-        targets = self._by_layer(target, aim)
+        targets = self.by_layer(target, aim)
         columns, totals, loss = self.learn(
-            list(zip(self._by_layer(target, guided), targets, strict=True)), torch.zeros_like(target)
+            list(zip(self.by_layer(target, guided), targets, strict=True)), torch.zeros_like(target)
         )  # fmt: skip
         errors = [
             targets[0].square().mean(),
@@ -36,7 +32,7 @@ class AimedQuantizer(ResidualQuantizer):
     def search(self, latent: Tensor, guided: Tensor | None = None) -> Tensor:
         """Codes of all layers, int64 `[batch, frames, layers]`."""
         columns, total = [], torch.zeros_like(latent)
-        for (inward, outward, book), source in zip(self.layers(), self._by_layer(latent, guided), strict=True):
+        for (inward, outward, book), source in zip(self.layers(), self.by_layer(latent, guided), strict=True):
             columns.append(book.nearest(inward(source - total)))
             total = total + outward(book(columns[-1]))
         return torch.stack(columns, -1)
@@ -44,8 +40,4 @@ class AimedQuantizer(ResidualQuantizer):
     @torch.no_grad()
     def revive(self, latent: Tensor, guided: Tensor, generator: torch.Generator) -> None:  # type: ignore[override]
         """Replace hardly used entries by what their layers had to quantize in this batch."""
-        self.revive_layers(self._by_layer(latent, guided), torch.zeros_like(latent), generator)
-
-    def _by_layer(self, latent: Tensor, first: Tensor | None) -> list[Tensor]:
-        """What every layer is to come nearer to: the `first` ones to this, if it is given, the others to the latent."""
-        return [latent if first is None or number >= self.aimed else first for number in range(len(self.books))]
+        self.revive_layers(self.by_layer(latent, guided), torch.zeros_like(latent), generator)

@@ -20,15 +20,14 @@ from linnet.lab.quant.residual import FactorisedLayers, Quantized
 class PredictiveQuantizer(FactorisedLayers):
     """Latents `[batch, frames, dim]` and pitch to codes and back; the factorised layers are the second and up.
 
-    The first `aimed` of all layers may be meant to say something else than the latent, as PURE Codec's are.
+    Of the `aimed` layers the base is one, whether there is something else to aim at or not.
     """
 
     def __init__(
         self, dim: int, n_layers: int, pitch: PitchScale, *, size: int = 4096, code_dim: int = 16, memory: int = 128,
         aimed: int = 1,
     ):  # fmt: skip
-        super().__init__(dim, n_layers - 1, size=size, code_dim=code_dim)
-        self.aimed = aimed
+        super().__init__(dim, n_layers - 1, size=size, code_dim=code_dim, aimed=aimed - 1)
         self.index = BaseIndex(pitch.n_steps, size=size)
         self.base = EmaCodebook(self.index.n_entries, dim)
         self.kind = nn.Embedding(3, dim)
@@ -141,8 +140,8 @@ class PredictiveQuantizer(FactorisedLayers):
         vectors, predicted, _ = self.remember(entries, self.initial_state(len(latent))[0])
         self.base.accumulate((aim - predicted.detach()).flatten(0, 1), entries.flatten())
         base = predicted + vectors
-        upper = (layers or 1 + len(self.books)) - 1
-        searched, targets = self._by_layer(target, sought, upper), self._by_layer(target, aim, upper)
+        upper = None if layers is None else layers - 1
+        searched, targets = self.by_layer(target, sought, upper), self.by_layer(target, aim, upper)
         columns, totals, loss = self.learn(list(zip(searched, targets, strict=True)), base)
         errors = [(aim - total).square().mean() for total in (predicted, base)]
         errors += [(own - total).square().mean() for own, total in zip(targets, totals, strict=True)]
@@ -213,11 +212,7 @@ class PredictiveQuantizer(FactorisedLayers):
         for kind in range(3):
             rows = (self.entry_kind == kind).nonzero().squeeze(1)
             self.base.revive(rest[kinds == kind], generator, rows)
-        self.revive_layers(self._by_layer(latent, sought, len(self.books)), predicted + vectors, generator)
-
-    def _by_layer(self, latent: Tensor, first: Tensor, count: int) -> list[Tensor]:
-        """What each of so many factorised layers is to come nearer to: the aimed ones to `first`, the others to the latent."""
-        return [first if number < self.aimed else latent for number in range(1, count + 1)]
+        self.revive_layers(self.by_layer(latent, sought), predicted + vectors, generator)
 
     def _kinds(self, pitch_steps: Tensor) -> Tensor:
         previous = torch.full_like(pitch_steps[:, 0], -1)

@@ -33,11 +33,16 @@ class Quantized:
 
 
 class FactorisedLayers(nn.Module):
-    """`n_layers` of `size` entries in `code_dim` dimensions, for latents of `dim`: what residual quantizers share."""
+    """`n_layers` of `size` entries in `code_dim` dimensions, for latents of `dim`: what residual quantizers share.
 
-    def __init__(self, dim: int, n_layers: int, *, size: int, code_dim: int, metric: str = "euclidean"):
+    The first `aimed` may be meant to say something else than the latent, as PURE Codec's are.
+    """
+
+    def __init__(
+        self, dim: int, n_layers: int, *, size: int, code_dim: int, metric: str = "euclidean", aimed: int = 0
+    ):  # fmt: skip
         super().__init__()
-        self.dim = dim
+        self.dim, self.aimed = dim, aimed
         self.inward = nn.ModuleList(nn.Linear(dim, code_dim, bias=False) for _ in range(n_layers))
         self.outward = nn.ModuleList(nn.Linear(code_dim, dim, bias=False) for _ in range(n_layers))
         self.books = nn.ModuleList(EmaCodebook(size, code_dim, metric=metric) for _ in range(n_layers))
@@ -51,6 +56,12 @@ class FactorisedLayers(nn.Module):
         which a runtime works out once."""
         outward, book = self.layers()[layer][1:]
         return F.embedding(codes, outward(book.entries))
+
+    def by_layer(self, latent: Tensor, first: Tensor | None, layers: int | None = None) -> list[Tensor]:
+        """What each layer, or the first `layers`, is to come nearer to: the aimed ones to `first`, if it is given, the others
+        to the latent."""
+        count = len(self.books) if layers is None else layers
+        return [latent if first is None or number >= self.aimed else first for number in range(count)]
 
     def learn(self, aims: Sequence[tuple[Tensor, Tensor]], total: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """Quantize what `total` lacks, `[batch, frames, dim]`, with a layer for each of `aims`: what it searches for and what
@@ -113,8 +124,10 @@ class FactorisedLayers(nn.Module):
 class ResidualQuantizer(FactorisedLayers):
     """Latents `[batch, frames, dim]` to codes and back; memoryless, every frame for itself."""
 
-    def __init__(self, dim: int, n_layers: int, *, size: int = 1024, code_dim: int = 8, metric: str = "cosine"):
-        super().__init__(dim, n_layers, size=size, code_dim=code_dim, metric=metric)
+    def __init__(
+        self, dim: int, n_layers: int, *, size: int = 1024, code_dim: int = 8, metric: str = "cosine", aimed: int = 0
+    ):  # fmt: skip
+        super().__init__(dim, n_layers, size=size, code_dim=code_dim, metric=metric, aimed=aimed)
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
         self.fitted: Tensor
 
