@@ -66,7 +66,7 @@ def test_a_bad_network_and_an_interrupt_leave_a_whole_file(clip, tmp_path):
 
 def test_pipes_until_the_stream_has_stopped(clip):
     port = free_port()
-    receiving = begin("recv", f"127.0.0.1:{port}", "-", "--idle", "0.3s", stdout=subprocess.PIPE)
+    receiving = begin("recv", f"127.0.0.1:{port}", "-", "--idle", "2s", stdout=subprocess.PIPE)
     await_listener(port, receiving)
     sending = begin("send", "-", f"127.0.0.1:{port}", stdin=subprocess.PIPE)
     sending.communicate(clip.read_bytes(), timeout=60)
