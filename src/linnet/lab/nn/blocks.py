@@ -311,3 +311,11 @@ def weight_normalised(block: Chain) -> Chain:
         if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d, nn.Linear)):
             weight_norm(module)
     return block
+
+
+def without_biases(block: nn.Module) -> None:
+    """Let every bias of a block begin at zero. Beside torch's the small samples of speech are nothing, and what networks that work
+    on samples then say is a constant, from which they hardly find a waveform."""
+    for name, parameter in block.named_parameters():
+        if "bias" in name.rpartition(".")[2]:
+            nn.init.zeros_(parameter)

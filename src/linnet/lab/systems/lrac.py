@@ -19,7 +19,16 @@ from itertools import pairwise
 from torch import nn
 
 from linnet.lab.dsp.pitch import PitchLabels
-from linnet.lab.nn.blocks import CausalConv, CausalConvTranspose, Chain, NewAxis, Residual, Stateless, weight_normalised
+from linnet.lab.nn.blocks import (
+    CausalConv,
+    CausalConvTranspose,
+    Chain,
+    NewAxis,
+    Residual,
+    Stateless,
+    weight_normalised,
+    without_biases,
+)
 from linnet.lab.quant.residual import ResidualQuantizer
 from linnet.lab.systems.plain import PlainCodec
 
@@ -188,9 +197,7 @@ class LracBaseline(PlainCodec):
         super().__init__(config, make_encoder(shape.encoder), quantizer, make_decoder(shape.decoder), ahead + behind)
         self.lookahead = ahead // HOP
         if not shape.biased:
-            for name, parameter in self.named_parameters():
-                if name.endswith("bias"):
-                    nn.init.zeros_(parameter)
+            without_biases(self)
         self.description = f"LRAC 2025 baseline, Track {config.track}"
 
 

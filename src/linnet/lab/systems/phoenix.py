@@ -33,6 +33,7 @@ from linnet.lab.nn.blocks import (
     Snake,
     Stateless,
     weight_normalised,
+    without_biases,
 )
 from linnet.lab.quant.residual import ResidualQuantizer
 from linnet.lab.systems.plain import PlainCodec
@@ -104,6 +105,7 @@ class PhoenixCodec(PlainCodec):
         delay = sum(steps * step for steps, step in decoder_lookahead()) if receiving == "T" else WINDOW - HOP
         quantizer = ResidualQuantizer(LATENT, config.n_layers, size=CODEBOOK_SIZE, code_dim=CODEBOOK_DIM)
         super().__init__(config, encoder, quantizer, decoder, delay)
+        without_biases(self)
         self.description = f"PhoenixCodec {config.architecture}"
 
 
