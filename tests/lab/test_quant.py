@@ -77,7 +77,7 @@ def test_cosine_choice_ignores_length():
 
 @pytest.mark.parametrize("bits", [10, 12])
 def test_base_index_reads_as_it_was_written(bits):
-    quantizer = PredictiveQuantizer(8, 2, PitchScale(), size=1 << bits)
+    quantizer = PredictiveQuantizer(8, 2, PitchScale(), size=1 << bits, code_dim=8)
     kinds, pitches, entries = (torch.from_numpy(table) for table in quantizer.index.tables())
     used = torch.arange(quantizer.index.used)
     coarse = torch.where(kinds == ONSET, pitches // quantizer.index.onset_grain, pitches)
@@ -214,6 +214,11 @@ def test_residual_layers_learn_and_each_comes_nearer(metric):
     assert errors[-1] < before * (0.9 if metric == "cosine" else 1.5)
     assert (errors.diff() < 0).all()
     assert all(book.perplexity() > 10 for book in quantizer.codebooks())
+
+
+def test_a_layer_has_no_more_dimensions_than_the_latent():
+    with pytest.raises(ValueError, match="code_dim is 8; a latent of 6 numbers"):
+        ResidualQuantizer(6, 2, code_dim=8)
 
 
 def test_residual_decoding_counts_a_layer_only_above_those_that_arrived():

@@ -99,7 +99,7 @@ DEGRADED = CropConfig(frames=12, noise_probability=0.0, degrade=DegradeConfig(ba
 
 def pure_recipe():
     sizes = {"channels": 16, "hidden": 16, "blocks": 2, "guide_channels": 16, "guide_hidden": 16, "latent_dim": 12}
-    system = PureConfig(**sizes, guide_blocks=1, bits=6, n_layers=3)
+    system = PureConfig(**sizes, guide_blocks=1, bits=6, n_layers=3, code_dim=8)
     common = {"batch": 3, "crops": DEGRADED}
     aimed = {"bottleneck": "quantized", "enhancement_probability": 0.5, **common}
     learned = {"mel": 15.0, "l1": 1.0, "latent": 1.0, "enhancement": 1.0}
@@ -115,7 +115,7 @@ def pure_recipe():
 
 def dual_branch_recipe():
     sizes = {"channels": 16, "hidden": 16, "encoder_blocks": 1, "decoder_blocks": 2, "transformer_layers": 1, "latent_dim": 12}
-    system = DualBranchConfig(**sizes, heads=2, span=5, bits=6, speech_layers=2, noise_layers=2)
+    system = DualBranchConfig(**sizes, heads=2, span=5, bits=6, speech_layers=2, noise_layers=2, code_dim=8)
     common = {"batch": 3, "crops": DEGRADED}
     quantizers = {"latent": 1.0, "commitment": 1.0}
     known = {"speech/si_sdr": 0.3, "speech/mel": 15.0, "speech/adversarial": 1.0}
@@ -269,7 +269,7 @@ def test_published_systems_train(corpus, system, tmp_path):
 def test_another_system_under_old_weights_is_refused(packed, tmp_path):
     trainer = Trainer(recipe(), Data(packed, None), tmp_path)
     trainer.save()
-    other = dataclasses.replace(recipe(), system=dataclasses.replace(SMALL, latent_dim=12))
+    other = dataclasses.replace(recipe(), system=dataclasses.replace(SMALL, latent_dim=20))
     with pytest.raises(ValueError, match="differs"):
         Trainer(other, Data(packed, None), tmp_path, resume=tmp_path / "last.safetensors")
 

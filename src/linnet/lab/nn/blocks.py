@@ -314,8 +314,8 @@ def weight_normalised(block: Chain) -> Chain:
 
 
 def without_biases(block: nn.Module) -> None:
-    """Let every bias of a block begin at zero. Beside torch's the small samples of speech are nothing, and what networks that work
-    on samples then say is a constant, from which they hardly find a waveform."""
+    """Let every bias of a block begin at zero. Beside torch's the small samples of speech are nothing, and what networks that
+    work on samples then say is a constant, from which they hardly find a waveform."""
     for name, parameter in block.named_parameters():
         if "bias" in name.rpartition(".")[2]:
             nn.init.zeros_(parameter)

@@ -35,13 +35,16 @@ class Quantized:
 class FactorisedLayers(nn.Module):
     """`n_layers` of `size` entries in `code_dim` dimensions, for latents of `dim`: what residual quantizers share.
 
-    The first `aimed` may be meant to say something else than the latent, as PURE Codec's are.
+    The first `aimed` may be meant to say something else than the latent, as PURE Codec's are. ValueError where a layer
+    would have more dimensions than the latent, whose principal directions its projections begin with.
     """
 
     def __init__(
         self, dim: int, n_layers: int, *, size: int, code_dim: int, metric: str = "euclidean", aimed: int = 0
     ):  # fmt: skip
         super().__init__()
+        if code_dim > dim:
+            raise ValueError(f"code_dim is {code_dim}; a latent of {dim} numbers has no more directions than that")
         self.dim, self.aimed = dim, aimed
         self.inward = nn.ModuleList(nn.Linear(dim, code_dim, bias=False) for _ in range(n_layers))
         self.outward = nn.ModuleList(nn.Linear(code_dim, dim, bias=False) for _ in range(n_layers))

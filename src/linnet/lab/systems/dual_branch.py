@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -57,7 +58,7 @@ class DualBranchConfig:
     speech_layers: int = 4
     noise_layers: int = 2
     bits: int = 12
-    code_dim: int = 8
+    code_dim: int = 16
 
     @property
     def n_layers(self) -> int:
@@ -105,9 +106,9 @@ class BranchQuantizers(nn.Module):
 
     def __init__(self, config: DualBranchConfig):
         super().__init__()
-        size, code_dim = 1 << config.bits, config.code_dim
-        self.speech = ResidualQuantizer(config.latent_dim, config.speech_layers, size=size, code_dim=code_dim)
-        self.noise = ResidualQuantizer(config.latent_dim, config.noise_layers, size=size, code_dim=code_dim)
+        make = partial(ResidualQuantizer, size=1 << config.bits, code_dim=config.code_dim, metric="euclidean")
+        self.speech = make(config.latent_dim, config.speech_layers)
+        self.noise = make(config.latent_dim, config.noise_layers)
 
     def of(self, branch: str) -> ResidualQuantizer:
         """The quantizer of a branch by its name."""

@@ -49,7 +49,7 @@ class PureConfig:
     guide_blocks: int = 0
     n_layers: int = 6
     bits: int = 12
-    code_dim: int = 8
+    code_dim: int = 16
     enhanced_streams: int = 1
 
     def __post_init__(self) -> None:
@@ -113,7 +113,9 @@ class PureCodec(PlainCodec):
             config,
             # Mean and logarithm of the variance.
             SpectralEncoder(*transform, config.channels, backbone(*sizes, recurrent=False), 2 * dim),
-            AimedQuantizer(dim, config.n_layers, aimed=config.enhanced_streams, size=size, code_dim=config.code_dim),
+            AimedQuantizer(
+                dim, config.n_layers, size=size, code_dim=config.code_dim, metric="euclidean", aimed=config.enhanced_streams
+            ),
             SpectralDecoder(*transform, config.channels, backbone(*sizes, recurrent=True), dim),
             delay=config.window - config.hop,
         )
