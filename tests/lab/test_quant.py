@@ -67,12 +67,15 @@ def test_averages_follow_a_moving_source():
     assert 1 < book.perplexity() <= 32
 
 
-def test_cosine_choice_ignores_length():
-    book = EmaCodebook(16, 4, metric="cosine")
-    x = torch.randn(50, 4)
-    assert (book.nearest(x) == book.nearest(7 * x)).all()
-    with pytest.raises(ValueError, match="euclidean"):
-        EmaCodebook(4, 4, metric="manhattan")
+def test_a_small_batch_moves_the_averages_less():
+    """By 1 % a step, whatever the batch, each of these entries would be the mean of three vectors: 12 % more error."""
+    x, book = clusters(), EmaCodebook(64, 8)
+    book.fit(x, generator=torch.Generator().manual_seed(0))
+    error = (book(book.nearest(x)) - x).square().mean()
+    for part in x.split(2) * 2:
+        book.accumulate(part, book.nearest(part))
+        book.update()
+    assert (book(book.nearest(x)) - x).square().mean() < 1.03 * error
 
 
 @pytest.mark.parametrize("bits", [10, 12])
@@ -191,10 +194,9 @@ def test_a_phase_that_did_not_arrive_is_zero_and_a_change_of_voicing_forgets(tur
     assert (told[:, 1:][steady[:, 1:]] != 0).all()
 
 
-@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_residual_layers_learn_and_each_comes_nearer(metric):
+def test_residual_layers_learn_and_each_comes_nearer():
     generator = torch.Generator().manual_seed(0)
-    quantizer = ResidualQuantizer(8, 4, size=64, code_dim=4, metric=metric)
+    quantizer = ResidualQuantizer(8, 4, size=64, code_dim=4)
     latent = clusters().view(8, -1, 8)
     quantizer.fit(latent, generator)
     optimiser = torch.optim.Adam(quantizer.parameters(), 1e-3)
@@ -210,8 +212,8 @@ def test_residual_layers_learn_and_each_comes_nearer(metric):
         if step % 20 == 0:
             quantizer.revive(latent, generator)
     errors = quantizer.eval()(latent).error
-    # Euclidean k-means is near its best from the start; codebooks chosen by angle start poor and must learn.
-    assert errors[-1] < before * (0.9 if metric == "cosine" else 1.5)
+    # K-means is near its best from the start.
+    assert errors[-1] < before * 1.5
     assert (errors.diff() < 0).all()
     assert all(book.perplexity() > 10 for book in quantizer.codebooks())
 

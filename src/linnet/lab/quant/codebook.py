@@ -7,6 +7,8 @@ the next; tests hold both.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,16 +17,14 @@ from torch.nn import functional as F
 class EmaCodebook(nn.Module):
     """`size` vectors of `dim` dimensions, each the running mean of what it was nearest to.
 
-    `metric` is "euclidean", or "cosine": nearest by angle (Yu et al., arXiv 2110.04627), the entries keeping their lengths, as
-    DAC's factorised codebooks have it (arXiv 2306.06546). Entries used less than `revive_below` times their fair share are
-    replaced by random vectors of the current batch.
+    A step keeps `decay` of the averages, and of a small batch more: so much that an entry remembers some `memory` vectors, as a
+    mean of fewer would be mostly chance. Entries used less than `revive_below` times their fair share are replaced by random
+    vectors of the current batch.
     """
 
-    def __init__(self, size: int, dim: int, *, metric: str = "euclidean", decay: float = 0.99, revive_below: float = 0.02):
+    def __init__(self, size: int, dim: int, *, decay: float = 0.99, memory: float = 16.0, revive_below: float = 0.02):
         super().__init__()
-        if metric not in ("euclidean", "cosine"):
-            raise ValueError(f"metric is {metric!r}; choose 'euclidean' or 'cosine'")
-        self.size, self.dim, self.metric, self.decay, self.revive_below = size, dim, metric, decay, revive_below
+        self.size, self.dim, self.decay, self.memory, self.revive_below = size, dim, decay, memory, revive_below
         self.register_buffer("sums", torch.randn(size, dim))
         self.register_buffer("usage", torch.ones(size))
         self.register_buffer("batch_sums", torch.zeros(size, dim), persistent=False)
@@ -41,7 +41,7 @@ class EmaCodebook(nn.Module):
 
     def nearest(self, x: Tensor, allowed: Tensor | None = None) -> Tensor:
         """Index of the nearest entry: `[..., dim]` -> int64 `[...]`; `allowed` bool `[..., size]` restricts the choice."""
-        return nearest_entry(x, self.entries, self.metric, allowed)
+        return nearest_entry(x, self.entries, allowed)
 
     def forward(self, indices: Tensor) -> Tensor:
         """Look entries up: int64 `[...]` -> `[..., dim]`."""
@@ -71,8 +71,9 @@ class EmaCodebook(nn.Module):
     @torch.no_grad()
     def update(self) -> None:
         """One step of the averages."""
-        self.sums.mul_(self.decay).add_(self.batch_sums, alpha=1 - self.decay)
-        self.usage.mul_(self.decay).add_(self.batch_usage, alpha=1 - self.decay)
+        decay = max(self.decay, math.exp(-float(self.batch_usage.sum()) / (self.memory * self.size)))
+        self.sums.mul_(decay).add_(self.batch_sums, alpha=1 - decay)
+        self.usage.mul_(decay).add_(self.batch_usage, alpha=1 - decay)
         self.batch_sums.zero_()
         self.batch_usage.zero_()
 
@@ -101,7 +102,7 @@ class EmaCodebook(nn.Module):
         order = torch.randperm(len(x), generator=generator)
         centroids = x[order.repeat(-(-self.size // len(x)))[: self.size]].clone()
         for _ in range(iterations):
-            indices = torch.cat([nearest_entry(part, centroids, self.metric) for part in x.split(8192)])
+            indices = torch.cat([nearest_entry(part, centroids) for part in x.split(8192)])
             counts = torch.bincount(indices, minlength=self.size)
             sums = torch.zeros_like(centroids).index_add_(0, indices, x)
             spare = x[torch.randint(len(x), (self.size,), generator=generator)]
@@ -117,8 +118,7 @@ class EmaCodebook(nn.Module):
         return float(torch.exp(-(share * share.clamp(min=1e-12).log()).sum()))
 
 
-def nearest_entry(x: Tensor, entries: Tensor, metric: str, allowed: Tensor | None = None) -> Tensor:
+def nearest_entry(x: Tensor, entries: Tensor, allowed: Tensor | None = None) -> Tensor:
     """`[..., dim]` -> int64 `[...]`: the largest inner product less half the entry's power, which is the least distance."""
-    cosine = metric == "cosine"
-    scores = x @ F.normalize(entries, dim=-1).T if cosine else F.linear(x, entries, -0.5 * entries.square().sum(-1))
+    scores = F.linear(x, entries, -0.5 * entries.square().sum(-1))
     return (scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)).argmax(-1)

@@ -1,7 +1,8 @@
 """Residual vector quantization with factorised codebooks.
 
 Each layer quantizes what the layers below left over, in a few dimensions of its own: a projection inward, a codebook, a
-projection outward (Yu et al., arXiv 2110.04627; Kumar et al., DAC, arXiv 2306.06546, section 3.2).
+projection outward (Yu et al., arXiv 2110.04627; Kumar et al., DAC, arXiv 2306.06546, section 3.2). The search is by distance:
+by angle, as theirs is, the same layers left half as much again (docs/systems/dual_branch.md).
 """
 
 from __future__ import annotations
@@ -39,16 +40,14 @@ class FactorisedLayers(nn.Module):
     would have more dimensions than the latent, whose principal directions its projections begin with.
     """
 
-    def __init__(
-        self, dim: int, n_layers: int, *, size: int, code_dim: int, metric: str = "euclidean", aimed: int = 0
-    ):  # fmt: skip
+    def __init__(self, dim: int, n_layers: int, *, size: int, code_dim: int, aimed: int = 0):
         super().__init__()
         if code_dim > dim:
             raise ValueError(f"code_dim is {code_dim}; a latent of {dim} numbers has no more directions than that")
         self.dim, self.aimed = dim, aimed
         self.inward = nn.ModuleList(nn.Linear(dim, code_dim, bias=False) for _ in range(n_layers))
         self.outward = nn.ModuleList(nn.Linear(code_dim, dim, bias=False) for _ in range(n_layers))
-        self.books = nn.ModuleList(EmaCodebook(size, code_dim, metric=metric) for _ in range(n_layers))
+        self.books = nn.ModuleList(EmaCodebook(size, code_dim) for _ in range(n_layers))
 
     def layers(self) -> list[tuple[nn.Linear, nn.Linear, EmaCodebook]]:
         """Projection inward, projection outward and codebook of every layer."""
@@ -127,10 +126,8 @@ class FactorisedLayers(nn.Module):
 class ResidualQuantizer(FactorisedLayers):
     """Latents `[batch, frames, dim]` to codes and back; memoryless, every frame for itself."""
 
-    def __init__(
-        self, dim: int, n_layers: int, *, size: int = 1024, code_dim: int = 8, metric: str = "cosine", aimed: int = 0
-    ):  # fmt: skip
-        super().__init__(dim, n_layers, size=size, code_dim=code_dim, metric=metric, aimed=aimed)
+    def __init__(self, dim: int, n_layers: int, *, size: int = 1024, code_dim: int = 8, aimed: int = 0):
+        super().__init__(dim, n_layers, size=size, code_dim=code_dim, aimed=aimed)
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
         self.fitted: Tensor
 

@@ -106,7 +106,7 @@ class BranchQuantizers(nn.Module):
 
     def __init__(self, config: DualBranchConfig):
         super().__init__()
-        make = partial(ResidualQuantizer, size=1 << config.bits, code_dim=config.code_dim, metric="euclidean")
+        make = partial(ResidualQuantizer, size=1 << config.bits, code_dim=config.code_dim)
         self.speech = make(config.latent_dim, config.speech_layers)
         self.noise = make(config.latent_dim, config.noise_layers)
 

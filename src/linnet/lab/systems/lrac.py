@@ -192,7 +192,7 @@ class LracBaseline(PlainCodec):
         )
         dim = shape.encoder.channels[-1]
         quantizer = ResidualQuantizer(
-            dim, config.n_layers, size=CODEBOOK_SIZE, code_dim=shape.codebook_dim, metric="euclidean"
+            dim, config.n_layers, size=CODEBOOK_SIZE, code_dim=shape.codebook_dim
         )  # fmt: skip
         super().__init__(config, make_encoder(shape.encoder), quantizer, make_decoder(shape.decoder), ahead + behind)
         self.lookahead = ahead // HOP

@@ -113,9 +113,7 @@ class PureCodec(PlainCodec):
             config,
             # Mean and logarithm of the variance.
             SpectralEncoder(*transform, config.channels, backbone(*sizes, recurrent=False), 2 * dim),
-            AimedQuantizer(
-                dim, config.n_layers, size=size, code_dim=config.code_dim, metric="euclidean", aimed=config.enhanced_streams
-            ),
+            AimedQuantizer(dim, config.n_layers, size=size, code_dim=config.code_dim, aimed=config.enhanced_streams),
             SpectralDecoder(*transform, config.channels, backbone(*sizes, recurrent=True), dim),
             delay=config.window - config.hop,
         )

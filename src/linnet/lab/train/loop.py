@@ -52,7 +52,7 @@ from linnet.lab.train.recipe import Recipe, Stage, loss_name
 T = TypeVar("T")
 
 _REVIVE_EVERY = 50
-_FIT_FRAMES, _FIT_BATCHES = 40_000, 24
+_FIT_FRAMES, _FIT_BATCHES = 40_000, 200
 
 
 @dataclass(frozen=True)
