@@ -22,7 +22,7 @@ def small(head="source-filter", phase_layers=0, **more):
     torch.manual_seed(0)
     kind = RemixConfig if "branch_blocks" in more else SourceFilterConfig
     config = kind(
-        latent_dim=12, encoder_channels=16, encoder_hidden=24, encoder_blocks=2, decoder_channels=16,
+        latent_dim=16, encoder_channels=16, encoder_hidden=24, encoder_blocks=2, decoder_channels=16,
         decoder_hidden=24, decoder_blocks=2, head=head, phase_layers=phase_layers, phase_channels=16, phase_hidden=24,
         **more,
     )  # fmt: skip
