@@ -47,7 +47,7 @@ class DualBranchConfig:
     sample_rate: int = 16000
     hop: int = 192
     window: int = 480
-    latent_dim: int = 64
+    latent_dim: int = 24
     channels: int = 160
     hidden: int = 480
     encoder_blocks: int = 2

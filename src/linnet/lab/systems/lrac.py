@@ -191,9 +191,7 @@ class LracBaseline(PlainCodec):
             sum(steps * step for steps, step in side) for side in (shape.encoder_lookahead(), shape.decoder_lookahead())
         )
         dim = shape.encoder.channels[-1]
-        quantizer = ResidualQuantizer(
-            dim, config.n_layers, size=CODEBOOK_SIZE, code_dim=shape.codebook_dim
-        )  # fmt: skip
+        quantizer = ResidualQuantizer(dim, config.n_layers, size=CODEBOOK_SIZE, code_dim=shape.codebook_dim)
         super().__init__(config, make_encoder(shape.encoder), quantizer, make_decoder(shape.decoder), ahead + behind)
         self.lookahead = ahead // HOP
         if not shape.biased:

@@ -40,7 +40,7 @@ class PureConfig:
     sample_rate: int = 16000
     hop: int = 192
     window: int = 480
-    latent_dim: int = 64
+    latent_dim: int = 24
     channels: int = 192
     hidden: int = 576
     blocks: int = 3
